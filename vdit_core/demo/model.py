@@ -1,0 +1,116 @@
+"""The demo model: the tiny Wan2.1 that ships with the pack, as a stock diffusers `WanPipeline`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from torch import Tensor
+
+from . import single_pass
+from .text import TextEncoder
+from .world import FRAMES, SIZE
+
+WEIGHTS = Path(__file__).parent / "weights"
+TRANSFORMER = "wan2.1_tiny_t2v_fp16.safetensors"
+VAE = "wan2.1_tiny_vae_fp16.safetensors"
+TEXT_ENCODER = "text_encoder.safetensors"
+PROBE = "attribute_probe.safetensors"
+
+STEPS = 20
+GUIDANCE = 5.0
+SHIFT = 3.0
+
+
+class UniformFlowScheduler(FlowMatchEulerDiscreteScheduler):
+    """Euler steps at noise levels equally spaced before the shift: ComfyUI's sampler `euler` with scheduler `simple`."""
+
+    def set_timesteps(self, num_inference_steps: int | None = None, device: str | torch.device | None = None, **_) -> None:
+        count = int(num_inference_steps or STEPS)
+        super().set_timesteps(sigmas=np.linspace(1.0, 1 / count, count).tolist(), device=device)
+
+
+class DemoModel:
+    """The pipeline and its text encoder.
+
+    `pipe` is an ordinary `WanPipeline` without tokenizer and text encoder: give it `prompt_embeds` from `text`.
+    """
+
+    def __init__(self, transformer: WanTransformer3DModel, vae: AutoencoderKLWan, text: TextEncoder) -> None:
+        scheduler = UniformFlowScheduler(shift=SHIFT)
+        self.pipe = WanPipeline(
+            tokenizer=None, text_encoder=None, vae=vae, scheduler=scheduler, transformer=transformer
+        )
+        self.pipe.set_progress_bar_config(disable=True)
+        self.text = text
+
+    @classmethod
+    def load(cls, device: str = "cpu", weights: Path = WEIGHTS) -> DemoModel:
+        """Read the shipped files; float32 inside."""
+        transformer = WanTransformer3DModel.from_single_file(
+            str(weights / TRANSFORMER), config=str(weights / "diffusers"), subfolder="transformer",
+            torch_dtype=torch.float32, local_files_only=True,
+        )
+        vae = AutoencoderKLWan.from_single_file(
+            str(weights / VAE), config=str(weights / "diffusers"), subfolder="vae",
+            torch_dtype=torch.float32, local_files_only=True,
+        )
+        model = cls(transformer.eval(), vae.eval(), TextEncoder.load(weights / TEXT_ENCODER))
+        model.pipe.to(device)
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipe.transformer.device
+
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """The starting latents of each seed, (seeds, 16, 5, 16, 16): drawn on the CPU, as ComfyUI draws them."""
+        shape = (1, 16, (FRAMES + 3) // 4, SIZE // 8, SIZE // 8)
+        return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int = STEPS,
+        guidance: float = GUIDANCE,
+        on_step: Callable[[], None] | None = None,
+    ) -> Tensor:
+        """Run the pipeline: one clip per prompt and seed, in one batch.
+
+        Returns:
+            Latents as the transformer sees them, float32 (clips, 16, 5, 16, 16).
+        """
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts for {len(seeds)} seeds: one each is needed.")
+
+        def step_end(pipe: WanPipeline, step: int, timestep: Tensor, tensors: dict) -> dict:
+            if on_step:
+                on_step()
+            return tensors
+
+        context = self.text.encode(list(prompts)).to(self.device)
+        return self.pipe(
+            prompt_embeds=context,
+            negative_prompt_embeds=self.text.encode([""] * len(prompts)).to(self.device),
+            latents=self.noise(seeds),
+            height=SIZE, width=SIZE, num_frames=FRAMES,
+            num_inference_steps=steps, guidance_scale=guidance,
+            output_type="latent", callback_on_step_end=step_end,
+        ).frames
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to clips: float32 in [0, 1], (clips, 3, 17, 128, 128)."""
+        vae = self.pipe.vae
+        mean, std = (latents.new_tensor(v).view(1, -1, 1, 1, 1)
+                     for v in (vae.config.latents_mean, vae.config.latents_std))
+        parts = [single_pass.decode(vae, part * std + mean) for part in latents.split(8)]
+        return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], **options) -> Tensor:
+        """`sample`, then `decode`."""
+        return self.decode(self.sample(prompts, seeds, **options))
