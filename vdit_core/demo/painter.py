@@ -6,13 +6,14 @@ coordinates (pixels at zoom 1, camera at rest); its parallax says how much of th
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .captions import COLOURS, OBJECTS, PLACES
+from .captions import COLOURS, PLACES
 from .world import CENTRE, CLOUDS, FRAMES, SIZE, TREES, TUFTS, Scenes
 
 _PALETTE = {
@@ -78,17 +79,23 @@ def convex(x: Tensor, y: Tensor, *corners: tuple[float, float]) -> Tensor:
     return distance
 
 
+def union(distances: list[Tensor]) -> Tensor:
+    """Signed distance to all of several shapes."""
+    return functools.reduce(torch.minimum, distances)
+
+
 class _Canvas:
     """The picture under the brush: (clips, frames, 3, height, width), float32 in [0, 1]."""
 
-    def __init__(self, scenes: Scenes) -> None:
+    def __init__(self, scenes: Scenes, image: Tensor | None = None) -> None:
         self.scenes = scenes
         self.zoom = scenes.zoom()[:, :, None, None]
         pixel = torch.arange(SIZE, device=scenes.device) + 0.5 - CENTRE
         self.x = pixel[None, None, None, :] / self.zoom + CENTRE
         self.y = pixel[None, None, :, None] / self.zoom + CENTRE
         self.pan = scenes.camera()[:, :, None, None]
-        self.image = torch.zeros(len(scenes.seeds), FRAMES, 3, SIZE, SIZE, device=scenes.device)
+        blank = (len(scenes.seeds), FRAMES, 3, SIZE, SIZE)
+        self.image = torch.zeros(blank, device=scenes.device) if image is None else image
 
     def of(self, values: Tensor) -> Tensor:
         """Per-clip values (clips,) shaped to broadcast over frames and pixels."""
@@ -131,13 +138,13 @@ def _sky(c: _Canvas) -> None:
     c.fill((c.y / c.of(s.horizon)).clamp(0, 1) ** 1.5, c.season(_SKY_LOW))
     x, y = s.draw("cloud.x", -10, 24, CLOUDS), s.draw("cloud.y", 6, 26, CLOUDS)
     size = s.draw("cloud.size", 5, 9, CLOUDS)
+    px = c.x + 0.12 * c.pan
+    lobes = ((-1.1, 0.15, 0.9), (0.0, -0.25, 1.2), (1.1, 0.15, 0.8))
+    clouds = []
     for i in range(CLOUDS):
-        cx, cy, r = (c.of(v[:, i]) for v in (x, y, size))
-        cx = cx + i * 44
-        px = c.x + 0.12 * c.pan
-        lobes = [disc(px, c.y, (cx + dx * r, cy + dy * r), k * r, 1.7) for dx, dy, k in
-                 ((-1.1, 0.15, 0.9), (0.0, -0.25, 1.2), (1.1, 0.15, 0.8))]
-        c.shape(torch.minimum(torch.minimum(lobes[0], lobes[1]), lobes[2]), c.season(_CLOUD), soft=4.0, alpha=0.85)
+        cx, cy, r = (c.of(v[:, i]) for v in (x + i * 44, y, size))
+        clouds += [disc(px, c.y, (cx + dx * r, cy + dy * r), k * r, 1.7) for dx, dy, k in lobes]
+    c.shape(union(clouds), c.season(_CLOUD), soft=4.0, alpha=0.85)
 
 
 def _hills(c: _Canvas) -> None:
@@ -156,14 +163,16 @@ def _trees(c: _Canvas) -> None:
     px = c.x + 0.6 * c.pan
     jitter, size = s.draw("tree.x", 0, 26, TREES), s.draw("tree.size", 6, 11, TREES)
     absent = s.draw("tree.absent", 0, 1, TREES) < 0.2
+    trunks, crowns = [], []
     for i in range(TREES):
         r = c.of(size[:, i].masked_fill(absent[:, i], -20))
-        cx = c.of(jitter[:, i]) + i * 36 - 92
-        trunk = torch.maximum((px - cx).abs() - 0.14 * r, torch.maximum(foot - 1.2 * r - c.y, c.y - foot))
-        c.shape(trunk, c.season(_TRUNK))
+        cx = c.of(jitter[:, i] + i * 36 - 92)
+        trunks.append(torch.maximum((px - cx).abs() - 0.14 * r, torch.maximum(foot - 1.2 * r - c.y, c.y - foot)))
         round_crown = disc(px, c.y, (cx, foot - 1.9 * r), r, 0.9)
         cone = torch.maximum((px - cx).abs() * 0.9 + (foot - 3.2 * r - c.y) * 0.42, c.y - (foot - 0.7 * r))
-        c.shape(torch.lerp(round_crown, cone, pointed), c.season(_CROWN))
+        crowns.append(torch.lerp(round_crown, cone, pointed))
+    c.shape(union(trunks), c.season(_TRUNK))
+    c.shape(union(crowns), c.season(_CROWN))
 
 
 def _ground(c: _Canvas) -> None:
@@ -176,10 +185,11 @@ def _ground(c: _Canvas) -> None:
 
     tuft_x, tuft_y = s.draw("tuft.x", 0, 18, TUFTS), s.draw("tuft.y", 0, 1, TUFTS)
     size = s.draw("tuft.size", 2.0, 3.6, TUFTS)
+    tufts = []
     for i in range(TUFTS):
-        r = c.of(size[:, i])
-        cy = c.of(s.horizon + 8 + tuft_y[:, i] * (124 - s.horizon))
-        c.shape(disc(px, c.y, (c.of(tuft_x[:, i]) + i * 20 - 96, cy), r, 1.6), c.season(_TUFT), soft=1.6)
+        at = c.of(tuft_x[:, i] + i * 20 - 96), c.of(s.horizon + 8 + tuft_y[:, i] * (124 - s.horizon))
+        tufts.append(disc(px, c.y, at, c.of(size[:, i]), 1.6))
+    c.shape(union(tufts), c.season(_TUFT), soft=1.6)
 
     far, near = c.of(s.ground - s.draw("road.far", 10, 15)), c.of(s.ground + s.draw("road.near", 7, 11))
     for grow, colour in ((3.0, _VERGE), (0.0, _ROAD)):
@@ -196,17 +206,13 @@ def _ground(c: _Canvas) -> None:
 
 
 class _Brush:
-    """Paints in the object's own frame: unit = its width, u forward from its centre, v up from the ground.
+    """Paints in the object's own frame: unit = its width, u forward from its centre, v up from the ground."""
 
-    Only the clips that show the wanted object are painted; `alpha` hides the others.
-    """
-
-    def __init__(self, canvas: _Canvas, kind: str) -> None:
+    def __init__(self, canvas: _Canvas) -> None:
         s = canvas.scenes
         self.canvas, self.width = canvas, canvas.of(s.width)
         self.u = (canvas.x - s.path()[:, :, None, None]) / self.width * canvas.of(s.facing)
         self.v = (canvas.of(s.ground) - canvas.y) / self.width
-        self.alpha = canvas.of((s.object == OBJECTS.index(kind)).float())
         shade = s.draw("shade", 0.9, 1.08)[:, None]
         self.colour = (torch.tensor([_PALETTE[c] for c in COLOURS], device=s.device)[s.colour] * shade).clamp(0, 1)
         self.stride = canvas.of(s.speed.abs() / s.width) * s.time()[:, :, None, None]
@@ -214,16 +220,18 @@ class _Brush:
     def __call__(self, shape: Callable[..., Tensor], *args, colour: Tensor | tuple[float, ...] | None = None,
                  light: float = 1.0, alpha: float = 1.0, soft: float = 1.0) -> None:
         colour = self.colour if colour is None else torch.tensor(colour, device=self.u.device)
-        distance = shape(self.u, self.v, *args)
-        self.canvas.shape(distance, (colour * light).clamp(0, 1), self.width, soft, self.alpha * alpha)
+        self.canvas.shape(shape(self.u, self.v, *args), (colour * light).clamp(0, 1), self.width, soft, alpha)
 
 
 def _object(c: _Canvas) -> None:
-    for kind, paint in zip(OBJECTS, (_car, _truck, _dog), strict=True):
-        if (c.scenes.object == OBJECTS.index(kind)).any():
-            brush = _Brush(c, kind)
+    for kind, paint in enumerate((_car, _truck, _dog)):
+        clips = (c.scenes.object == kind).nonzero()[:, 0]
+        if len(clips):
+            part = _Canvas(c.scenes[clips], c.image[clips])
+            brush = _Brush(part)
             brush(disc, (0.0, 0.0), 0.50, 9.0, colour=(0.05, 0.06, 0.08), alpha=0.45, soft=3.0)
             paint(brush)
+            c.image[clips] = part.image
 
 
 def _wheel(b: _Brush, at: float, radius: float) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -130,6 +130,9 @@ class Scenes:
         dog = natural[(uniform(seeds, "colour") * len(natural)).long()]
         drawn = torch.where(kind == OBJECTS.index("dog"), dog, drawn)
         return cls(seeds, kind, torch.where(named >= 0, named, drawn), index(PLACES, "place"), index(SEASONS, "season"))
+
+    def __getitem__(self, clips: slice | Tensor) -> Scenes:
+        return Scenes(*(getattr(self, f.name)[clips] for f in fields(self)))
 
     @property
     def device(self) -> torch.device:

@@ -29,10 +29,7 @@ def clips(first: int, count: int, device: str, batch: int = 64) -> Clips:
     seeds = torch.arange(first, first + count)
     captions = random_captions(seeds)
     scenes = Scenes.sample(seeds, captions, device)
-    parts = []
-    for i in range(0, count, batch):
-        part = Scenes.sample(seeds[i : i + batch], captions[i : i + batch], device)
-        parts.append((render(part) * 255).round().byte())
+    parts = [(render(scenes[i : i + batch]) * 255).round().byte() for i in range(0, count, batch)]
     return Clips(torch.cat(parts), captions, scenes.truth())
 
 

@@ -1,0 +1,1 @@
+"""The only places that know a host: each turns its self-attention calls into `call.AttentionCall`s."""

@@ -1,0 +1,31 @@
+"""How alike two clips are. Clips are float in [0, 1], (clips, 3, frames, height, width); results are one per clip."""
+
+from __future__ import annotations
+
+import torch
+from kornia.color import rgb_to_grayscale
+from kornia.filters import sobel
+from kornia.metrics import ssim as ssim_map
+from torch import Tensor
+
+
+def luminance(video: Tensor) -> Tensor:
+    """Frames of all clips as grey pictures, (clips * frames, 1, height, width)."""
+    return rgb_to_grayscale(video.transpose(1, 2).flatten(0, 1).float())
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio over a whole clip, dB; infinite for equal clips."""
+    return -10 * ((a - b) ** 2).flatten(1).mean(1).log10()
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity of the luminance (Wang et al., 2004; 11 x 11 Gaussian window), mean over frames."""
+    return ssim_map(luminance(a), luminance(b), window_size=11).unflatten(0, (len(a), -1)).flatten(1).mean(1)
+
+
+def edge_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of the Sobel gradient magnitudes of the luminance, mean over frames."""
+    x, y = (sobel(luminance(video)).flatten(1) for video in (a, b))
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    return torch.cosine_similarity(x, y, dim=1).unflatten(0, (len(a), -1)).mean(1)

@@ -1,0 +1,36 @@
+"""How recorded queries and keys are kept: exactly, or as int8 with one scale per token and head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PRECISIONS = ("exact", "int8")
+
+
+def encode(x: Tensor, precision: str) -> dict[str, Tensor]:
+    """Pack a tensor (rows, heads, tokens, head_dim).
+
+    Returns:
+        {"": x} for exact, in x's own dtype; for int8 {"": int8 of x's shape, ".scale": float32, last dim 1}, where
+        scale = max |x| / 127 over head_dim, so that no entry is off by more than half a scale.
+    """
+    if precision == "exact":
+        return {"": x.contiguous()}
+    values = x.float()
+    scale = (values.abs().amax(-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    return {"": (values / scale).round().clamp(-127, 127).to(torch.int8), ".scale": scale}
+
+
+def decode(parts: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """Unpack what `encode` packed."""
+    if ".scale" not in parts:
+        return parts[""].to(dtype)
+    return (parts[""].float() * parts[".scale"]).to(dtype)
+
+
+def layout(shape: tuple[int, ...], dtype: torch.dtype, precision: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of each part that `encode` makes of such a tensor: what a file must hold, and what it weighs."""
+    if precision == "exact":
+        return {"": (shape, dtype)}
+    return {"": (shape, torch.int8), ".scale": ((*shape[:-1], 1), torch.float32)}

@@ -1,0 +1,161 @@
+"""The grammar by which every tool chooses layers, heads and steps.
+
+    all          every index            early, middle, late    a third each
+    none         nothing yet            0%-50%                 the first half
+    3            one index              0-28/4                 every fourth from 0 to 28
+    3-7          a range, both ends included
+
+Terms are joined by commas. In a layer mask a term may carry a strength, "3-7:0.5"; of terms that name the same layer
+the last one counts, so "all, 3:0" is every layer but 3.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_THIRDS = ("early", "middle", "late")
+_TERM = re.compile(
+    r"(?P<word>all|none|early|middle|late)"
+    r"|(?P<low>\d+)(?:-(?P<high>\d+)(?:/(?P<every>\d+))?)?"
+    r"|(?P<from>\d+(?:\.\d+)?)%-(?P<to>\d+(?:\.\d+)?)%",
+    re.ASCII,
+)
+
+
+class SelectionError(ValueError):
+    """A selection that cannot be read, or that does not fit the model or run it is used on."""
+
+
+@dataclass(frozen=True)
+class _Term:
+    text: str
+    word: str | None = None
+    low: int = 0
+    high: int = 0
+    every: int = 1
+    share: tuple[float, float] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> _Term:
+        match = _TERM.fullmatch(text)
+        if match is None:
+            raise SelectionError(
+                f"Cannot read {text!r}. Write for example: all, none, 3, 3-7, 0-28/4, 0%-50%, early, middle, late."
+            )
+        if match["word"]:
+            return cls(text, word=match["word"])
+        if match["from"]:
+            share = float(match["from"]) / 100, float(match["to"]) / 100
+            if not share[0] <= share[1] <= 1:
+                raise SelectionError(f"{text!r} is no part of a whole: write it as low%-high%, at most 100%.")
+            return cls(text, share=share)
+        low, high = int(match["low"]), int(match["high"] or match["low"])
+        if high < low:
+            raise SelectionError(f"{text!r} runs backwards: write {high}-{low}.")
+        if (every := int(match["every"] or 1)) < 1:
+            raise SelectionError(f"{text!r}: the stride must be at least 1.")
+        return cls(text, low=low, high=high, every=every)
+
+    def resolve(self, count: int, what: str) -> range:
+        if self.share is not None:
+            low, high = (sum(i / count < edge - 1e-9 for i in range(count)) for edge in self.share)
+            return range(low, high)
+        if self.word in _THIRDS:
+            third = _THIRDS.index(self.word)
+            return range(-(-third * count // 3), -(-(third + 1) * count // 3))
+        if self.word:
+            return range(count if self.word == "all" else 0)
+        if self.high >= count:
+            raise SelectionError(
+                f"{what.capitalize()} {self.high} in {self.text!r} is out of range: "
+                f"there are {count} {what}s, 0 to {count - 1}."
+            )
+        return range(self.low, self.high + 1, self.every)
+
+
+def _terms(text: str) -> list[str]:
+    if not isinstance(text, str):
+        raise SelectionError(f"A selection is text such as 'all' or '3-7', not {text!r}.")
+    terms = [term.strip().lower() for term in text.split(",")]
+    if not all(terms):
+        raise SelectionError(f"{text!r} has an empty term. Write 'none' to select nothing, 'all' for everything.")
+    return terms
+
+
+@dataclass(frozen=True)
+class Indices:
+    """A set of layers, heads or steps, as text; see the module's grammar.
+
+    Raises:
+        SelectionError: at once if the text cannot be read.
+    """
+
+    text: str = "all"
+    _parsed: tuple[_Term, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_parsed", tuple(_Term.parse(term) for term in _terms(self.text)))
+
+    def resolve(self, count: int, what: str) -> tuple[int, ...]:
+        """The chosen indices out of 0 .. count - 1, rising; `what` (layer, head, step) is for messages.
+
+        Raises:
+            SelectionError: if an index is out of range.
+        """
+        return tuple(sorted({i for term in self._parsed for i in term.resolve(count, what)}))
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class LayerMask:
+    """A strength from 0 (off) to 1 (full) per layer, as text: terms of the grammar, each with an optional ":strength".
+
+    made_for: the number of layers of the model that the mask was drawn for, if it is known; another model is refused.
+
+    Raises:
+        SelectionError: at once if the text cannot be read or a strength is not within 0..1.
+    """
+
+    text: str = "all"
+    made_for: int | None = None
+    _parsed: tuple[tuple[_Term, float], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parsed = []
+        for term in _terms(self.text):
+            indices, colon, number = (part.strip() for part in term.partition(":"))
+            if colon and not re.fullmatch(r"\d*\.?\d+|\d+\.", number, re.ASCII):
+                raise SelectionError(f"Cannot read the strength {number!r} in {term!r}: write a number from 0 to 1.")
+            strength = float(number) if colon else 1.0
+            if strength > 1:
+                raise SelectionError(f"Strength {number} in {term!r} is out of range: 0 (off) to 1 (full).")
+            parsed.append((_Term.parse(indices), strength))
+        object.__setattr__(self, "_parsed", tuple(parsed))
+
+    @classmethod
+    def of(cls, strengths: dict[int, float] | list[int], made_for: int | None = None) -> LayerMask:
+        """The mask with these strengths, or with these layers at full strength."""
+        if not isinstance(strengths, dict):
+            strengths = dict.fromkeys(strengths, 1.0)
+        terms = [f"{i}" if s == 1 else f"{i}:{s:g}" for i, s in sorted(strengths.items()) if s > 0]
+        return cls(", ".join(terms) or "none", made_for)
+
+    def resolve(self, layers: int) -> dict[int, float]:
+        """The strength of every layer that has one above 0, for a model of so many layers.
+
+        Raises:
+            SelectionError: if a layer is out of range, or the mask was made for another number of layers.
+        """
+        if self.made_for not in (None, layers):
+            raise SelectionError(
+                f"The layer mask {self.text!r} was made for a model of {self.made_for} layers; this one has {layers}. "
+                "Make the mask anew for this model."
+            )
+        strengths = {i: s for term, s in self._parsed for i in term.resolve(layers, "layer")}
+        return {i: s for i, s in sorted(strengths.items()) if s > 0}
+
+    def __str__(self) -> str:
+        return self.text

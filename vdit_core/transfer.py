@@ -1,0 +1,254 @@
+"""Attention-map transfer: the source's map, the target's values (section "Structure" of arXiv 2504.10317).
+
+    output = strength * softmax(Q_source K_source^T / sqrt(d)) V_target + (1 - strength) * the target's own output
+
+`Transfer` takes the source from a store, `LiveTransfer` from row 0 of the same batch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .call import AttentionCall, Interceptor, Proceed, Row, Run, Site
+from .selection import Indices, LayerMask
+from .store import SAME_LEVEL, AttentionStore, Key
+
+
+class TransferError(ValueError):
+    """The source does not fit the run that it is to be transferred into."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which calls a transfer edits, and how much: layers with strengths, heads, steps, and branches ("all" or a name)."""
+
+    layers: LayerMask = field(default_factory=LayerMask)
+    heads: Indices = field(default_factory=Indices)
+    steps: Indices = field(default_factory=Indices)
+    branches: str = "all"
+
+    def resolve(self, run: Run) -> _Places:
+        """The calls of a run that are meant.
+
+        Raises:
+            SelectionError: if a layer, head or step is out of range.
+        """
+        heads = self.heads.resolve(run.model.heads, "head")
+        return _Places(
+            strengths=self.layers.resolve(run.model.layers) if heads else {},
+            heads=None if len(heads) == run.model.heads else list(heads),
+            steps=frozenset(self.steps.resolve(run.steps, "step")),
+            branches=run.branches if self.branches == "all" else (self.branches,),
+        )
+
+
+@dataclass(frozen=True)
+class _Places:
+    """A `Where`, resolved for one run. heads: None for all."""
+
+    strengths: dict[int, float]
+    heads: list[int] | None
+    steps: frozenset[int]
+    branches: tuple[str, ...]
+
+    def take(self, site: Site) -> bool:
+        return site.layer in self.strengths and site.step in self.steps
+
+    def count(self) -> int:
+        return len(self.strengths) * len(self.steps) * len(self.branches)
+
+
+@dataclass
+class Report:
+    """How many calls (layer x step x branch) were replaced, of how many it should have been."""
+
+    replaced: int
+    expected: int
+
+    def __str__(self) -> str:
+        return f"replaced {self.replaced} of {self.expected} calls"
+
+
+class _MapTransfer(Interceptor):
+    """What stored and live transfer share: where to act, the blend, and the count."""
+
+    def __init__(self, where: Where | None = None) -> None:
+        self.where = where or Where()
+        self._places: _Places | None = None
+        self._replaced: Counter[tuple[int, int, str]] = Counter()
+        self._expected = 0
+
+    @property
+    def report(self) -> Report:
+        """The count of the last run, or so far in this one."""
+        return Report(len(self._replaced), self._expected)
+
+    def begin(self, run: Run) -> None:
+        self._replaced.clear()
+        self._places = self.where.resolve(run)
+        self._expected = self._places.count()
+        if self._expected:
+            self._check(run, self._places)
+
+    def wants(self, site: Site) -> bool:
+        return self._places is not None and self._places.take(site)
+
+    def end(self, completed: bool) -> None:
+        self._places = None
+
+    def _check(self, run: Run, places: _Places) -> None:
+        raise NotImplementedError
+
+    def _note(self, site: Site, branch: str) -> None:
+        self._replaced[site.layer, site.step, branch] += 1
+
+
+class Transfer(_MapTransfer):
+    """Puts the maps of a store in the place of the target's own.
+
+    A target's call takes the map that was recorded of the same layer and branch at the same noise level. One recorded
+    sample serves every sample of the batch; several are taken row by row.
+
+    Args:
+        store: the source.
+        where: layers, heads, steps and branches.
+        gap: how far apart the noise levels may be. The default admits rounding only; a wider gap lets a recording of
+            other steps serve, each call taking the nearest.
+
+    Raises (in `begin`, before anything is computed):
+        TransferError: if the model, grid, batch, heads, layers, steps or branches do not fit; the message names both sides.
+    """
+
+    def __init__(self, store: AttentionStore, where: Where | None = None, gap: float = SAME_LEVEL) -> None:
+        super().__init__(where)
+        self.store = store
+        self.gap = gap
+
+    def _check(self, run: Run, places: _Places) -> None:
+        source = self.store.header
+        if source.model != run.model:
+            raise TransferError(f"The maps were recorded from a model of {source.model}; this one has {run.model}.")
+        if source.grid != run.grid:
+            raise TransferError(
+                f"The maps were recorded on a grid of {source.grid}; this run has {run.grid} (frames x height x width). "
+                "Record the source at the target's size and length."
+            )
+        if source.samples not in (1, run.samples):
+            raise TransferError(
+                f"The store holds {source.samples} samples, this run has {run.samples}: "
+                "record one sample, or as many as the target has."
+            )
+        if missing := sorted(set(places.heads or range(run.model.heads)) - set(source.heads)):
+            raise TransferError(f"Heads {missing} were not recorded; the store holds heads {list(source.heads)}.")
+        for step in sorted(places.steps):
+            self._check_step(run.sigmas[step], step, places)
+
+    def _check_step(self, sigma: float, step: int, places: _Places) -> None:
+        found = self.store.find(sigma, gap=self.gap)
+        if found is None:
+            levels = ", ".join(f"{e.sigma:.4f}" for e in self.store.evaluations)
+            raise TransferError(
+                f"Step {step} is at noise level {sigma:.4f}, which was not recorded (recorded: {levels or 'none'}). "
+                "Record these steps with the target's sampler settings, narrow the transfer's steps, or widen its gap."
+            )
+        for branch in places.branches:
+            for layer in places.strengths:
+                if Key(found, branch, layer) not in self.store:
+                    raise TransferError(
+                        f"Layer {layer} of branch {branch!r} at step {step} was not recorded. "
+                        f"The store holds layers {list(self.store.layers)}, branches {list(self.store.branches)}."
+                    )
+
+    def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        assert self._places is not None
+        site, places = call.site, self._places
+        evaluation = self.store.find(site.sigma, site.visit, self.gap)
+        if evaluation is None:
+            return proceed(call)  # inside a step, at a level of the sampler's own
+        q, k = call.q, call.k
+        for branch in places.branches:
+            rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
+            if rows:
+                source = self.store.get(Key(evaluation, branch, site.layer), q.device, q.dtype)
+                pick = [site.rows[i].sample for i in rows] if self.store.header.samples > 1 else [0] * len(rows)
+                heads = places.heads or range(q.shape[1])
+                at = [self.store.header.heads.index(h) for h in heads]
+                q, k = (_place(x, rows, places.heads, s[pick][:, at]) for x, s in zip((q, k), source, strict=True))
+                self._note(site, branch)
+        output = proceed(replace(call, q=q, k=k))
+        return _blend(call, output, places.strengths[site.layer])
+
+
+def _place(x: Tensor, rows: list[int], heads: list[int] | None, source: Tensor) -> Tensor:
+    """A copy of x with some rows and heads replaced."""
+    if heads is None and len(rows) == x.shape[0]:
+        return source
+    x = x.clone()
+    if heads is None:
+        x[rows] = source
+    else:
+        x[torch.tensor(rows)[:, None], torch.tensor(heads)] = source
+    return x
+
+
+def _blend(call: AttentionCall, output: Tensor, strength: float) -> Tensor:
+    """Mixing outputs mixes maps: the values are the same."""
+    return output if strength == 1 else torch.lerp(call.dense(), output, strength)
+
+
+class LiveTransfer(_MapTransfer):
+    """Source and targets in one batch: in each branch the map of sample 0 serves all other samples.
+
+    Nothing is stored. Where all heads are replaced at full strength, the softmax is computed once for the values of all rows.
+
+    Raises (in `begin`):
+        TransferError: if the batch holds the source alone.
+    """
+
+    def _check(self, run: Run, places: _Places) -> None:
+        if run.samples < 2:
+            raise TransferError("Live transfer needs a batch of the source and at least one target; it holds one sample.")
+
+    def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        assert self._places is not None
+        site, places = call.site, self._places
+        strength = places.strengths[site.layer]
+        whole = places.heads is None and strength == 1
+        output = torch.empty_like(call.v) if whole else None
+        q, k = call.q, call.k
+        rest: list[int] = []
+        for branch in dict.fromkeys(row.branch for row in site.rows):
+            rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
+            source = next((i for i in rows if site.rows[i].sample == 0), None)
+            if branch not in places.branches or source is None or len(rows) == 1:
+                rest += rows
+                continue
+            self._note(site, branch)
+            if output is not None:
+                output[rows] = _shared(call, source, rows, proceed)
+            else:
+                heads = places.heads or range(q.shape[1])
+                q, k = (_place(x, rows, list(heads), x[[source] * len(rows)][:, list(heads)]) for x in (q, k))
+        if output is None:
+            return _blend(call, proceed(replace(call, q=q, k=k)), strength)
+        if rest:
+            output[rest] = proceed(_rows_of(call, rest))
+        return output
+
+
+def _rows_of(call: AttentionCall, rows: list[int]) -> AttentionCall:
+    site = replace(call.site, rows=tuple(call.site.rows[i] for i in rows))
+    return replace(call, site=site, q=call.q[rows], k=call.k[rows], v=call.v[rows])
+
+
+def _shared(call: AttentionCall, source: int, rows: list[int], proceed: Proceed) -> Tensor:
+    """One map, the values of many rows side by side: (rows, heads, tokens, head_dim)."""
+    values = call.v[rows]
+    wide = values.permute(1, 2, 0, 3).flatten(2)[None]
+    site = replace(call.site, rows=(Row(call.site.rows[source].branch, 0),))
+    one = replace(call, site=site, q=call.q[source : source + 1], k=call.k[source : source + 1], v=wide)
+    return proceed(one)[0].unflatten(-1, (len(rows), -1)).permute(2, 0, 1, 3)
