@@ -29,7 +29,9 @@ def decode(parts: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
     return (parts[""].float() * parts[".scale"]).to(dtype)
 
 
-def layout(shape: tuple[int, ...], dtype: torch.dtype, precision: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def layout(
+    shape: tuple[int, ...], dtype: torch.dtype, precision: str
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of each part that `encode` makes of such a tensor: what a file must hold, and what it weighs."""
     if precision == "exact":
         return {"": (shape, dtype)}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .call import AttentionCall, Interceptor, Proceed, Run, Site
 from .precision import PRECISIONS
-from .selection import Indices, SelectionError
+from .selection import Indices, choose_branches
 from .store import AttentionStore, Evaluation, Header, Key
 
 
@@ -21,21 +21,6 @@ class Selection:
     heads: Indices = field(default_factory=Indices)
     steps: Indices = field(default_factory=Indices)
     branches: str = "all"
-
-    def branches_of(self, run: Run) -> tuple[str, ...]:
-        """The chosen branches of a run.
-
-        Raises:
-            SelectionError: if the run has no branch of that name.
-        """
-        if self.branches == "all":
-            return run.branches
-        if self.branches not in run.branches:
-            raise SelectionError(
-                f"There is no branch {self.branches!r} in this run: it has {', '.join(run.branches)}. "
-                "(Without classifier-free guidance there is no uncond branch.)"
-            )
-        return (self.branches,)
 
 
 class Recorder(Interceptor):
@@ -78,7 +63,7 @@ class Recorder(Interceptor):
         self._layers = set(self.selection.layers.resolve(run.model.layers, "layer"))
         self._heads = self.selection.heads.resolve(run.model.heads, "head")
         self._steps = set(self.selection.steps.resolve(run.steps, "step"))
-        self._branches = set(self.selection.branches_of(run))
+        self._branches = set(choose_branches(self.selection.branches, run.branches))
         self._run = run
 
     def wants(self, site: Site) -> bool:

@@ -109,6 +109,22 @@ class Indices:
         return self.text
 
 
+def choose_branches(choice: str, branches: tuple[str, ...]) -> tuple[str, ...]:
+    """The branches of a run that "all" or one's name chooses.
+
+    Raises:
+        SelectionError: if the run has no branch of that name.
+    """
+    if choice == "all":
+        return branches
+    if choice not in branches:
+        raise SelectionError(
+            f"There is no branch {choice!r} in this run: it has {', '.join(branches)}. "
+            "(Without classifier-free guidance there is no uncond branch.)"
+        )
+    return (choice,)
+
+
 @dataclass(frozen=True)
 class LayerMask:
     """A strength from 0 (off) to 1 (full) per layer, as text: terms of the grammar, each with an optional ":strength".

@@ -4,16 +4,16 @@ A full map of Wan2.1 at 32,760 tokens weighs 25.8 GB per layer and step; its que
 kept, and softmax(Q K^T / sqrt(d)) is computed where it is used.
 
 File format, version 1: one safetensors file. Its metadata holds "format": "vdit attention store", "version": "1",
-"header": the JSON of `Header`, and "entries": a JSON list of [noise level, visit, branch, layer]. Entry number n is the
-tensor pair "n.q", "n.k", each (samples, heads, tokens, head_dim); with precision int8 also "n.q.scale", "n.k.scale".
+"header": the JSON of `Header`, "entries": a JSON list of [noise level, visit, branch, layer], and "digest": the SHA-256
+of these two. Entry number n is the tensor pair "n.q", "n.k", each (samples, heads, tokens, head_dim); with precision
+int8 also "n.q.scale", "n.k.scale".
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import precision as codec
+from .atomic import whole_file
 from .call import ModelSignature, TokenGrid
 
 FORMAT, VERSION = "vdit attention store", "1"
@@ -95,6 +96,7 @@ class AttentionStore:
     def __init__(self, header: Header) -> None:
         self.header = header
         self._entries: dict[Key, dict[str, Tensor]] = {}
+        self._evaluations: dict[Evaluation, None] = {}  # in the order of the run
 
     def __contains__(self, key: Key) -> bool:
         return key in self._entries
@@ -105,7 +107,7 @@ class AttentionStore:
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
         """The recorded evaluations, in the order of the run."""
-        return tuple(dict.fromkeys(key.evaluation for key in self._entries))
+        return tuple(self._evaluations)
 
     @property
     def branches(self) -> tuple[str, ...]:
@@ -128,7 +130,11 @@ class AttentionStore:
             for suffix, part in codec.encode(x, self.header.precision).items():
                 lent = part.data_ptr() == x.data_ptr()  # a host only lends its tensors
                 entry[name + suffix] = part.to(device or part.device, copy=lent)
+        self._keep(key, entry)
+
+    def _keep(self, key: Key, entry: dict[str, Tensor]) -> None:
         self._entries[key] = entry
+        self._evaluations[key.evaluation] = None
 
     def get(self, key: Key, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The q and k of an entry, each (samples, heads, tokens, head_dim).
@@ -180,23 +186,21 @@ class AttentionStore:
         Raises:
             OSError: as the disk says.
         """
-        path = Path(path)
         keys = [[key.evaluation.sigma, key.evaluation.visit, key.branch, key.layer] for key in self._entries]
         tensors = {f"{n}{name}": part for n, e in enumerate(self._entries.values()) for name, part in e.items()}
+        header, entries = json.dumps(asdict(self.header)), json.dumps(keys)
         metadata = {
             "format": FORMAT,
             "version": VERSION,
-            "header": json.dumps(asdict(self.header)),
-            "entries": json.dumps(keys),
+            "header": header,
+            "entries": entries,
+            "digest": digest(header, entries),
         }
-        handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
         try:
-            save_file(tensors, part, metadata=metadata)
-            os.replace(part, path)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+            with whole_file(path) as part:
+                save_file(tensors, part, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(f"The attention store could not be written to {path}: {error}") from None
 
     @classmethod
     def load(cls, path: Path) -> AttentionStore:
@@ -215,10 +219,15 @@ class AttentionStore:
                 _check_tensors(file, header, len(keys))
                 store = cls(header)
                 for n, key in enumerate(keys):
-                    store._entries[key] = {name: file.get_tensor(f"{n}{name}") for name in header.parts()}
+                    store._keep(key, {name: file.get_tensor(f"{n}{name}") for name in header.parts()})
                 return store
         except (SafetensorError, StoreFileError) as error:
             raise StoreFileError(f"{path} is not a whole attention store: {error}. Record it again.") from None
+
+
+def digest(header: str, entries: str) -> str:
+    """What tells a damaged header from a true one: SHA-256 of both texts, hexadecimal."""
+    return hashlib.sha256(f"{header}\n{entries}".encode()).hexdigest()
 
 
 def _check_tensors(file: Any, header: Header, entries: int) -> None:
@@ -240,6 +249,8 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
         raise StoreFileError("it is a safetensors file of another kind")
     if metadata.get("version") != VERSION:
         raise StoreFileError(f"it has format version {metadata.get('version')!r}; this pack reads version {VERSION}")
+    if metadata.get("digest") != digest(metadata.get("header", ""), metadata.get("entries", "")):
+        raise StoreFileError("its header is damaged")
     try:
         raw = json.loads(metadata["header"])
         header = Header(
@@ -248,14 +259,14 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
             sigmas=tuple(_level(sigma) for sigma in raw["sigmas"]),
             heads=tuple(_whole(i) for i in raw["heads"]),
             samples=_whole(raw["samples"]),
-            precision=raw["precision"],
-            dtype=raw["dtype"],
+            precision=str(raw["precision"]),
+            dtype=str(raw["dtype"]),
         )
         keys = [
             Key(Evaluation(_level(sigma), _whole(visit)), str(branch), _whole(layer))
             for sigma, visit, branch, layer in json.loads(metadata["entries"])
         ]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise StoreFileError(f"its header cannot be read ({type(error).__name__}: {error})") from None
     if header.precision not in codec.PRECISIONS or header.dtype not in _DTYPES:
         raise StoreFileError(f"its header has precision {header.precision!r} and dtype {header.dtype!r}")

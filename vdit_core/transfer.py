@@ -7,14 +7,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from .call import AttentionCall, Interceptor, Proceed, Row, Run, Site
-from .selection import Indices, LayerMask
+from .selection import Indices, LayerMask, choose_branches
 from .store import SAME_LEVEL, AttentionStore, Key
 
 
@@ -24,7 +23,7 @@ class TransferError(ValueError):
 
 @dataclass(frozen=True)
 class Where:
-    """Which calls a transfer edits, and how much: layers with strengths, heads, steps, and branches ("all" or a name)."""
+    """Which calls a transfer edits, and how much: layers with strengths, heads, steps, branches ("all" or a name)."""
 
     layers: LayerMask = field(default_factory=LayerMask)
     heads: Indices = field(default_factory=Indices)
@@ -35,14 +34,14 @@ class Where:
         """The calls of a run that are meant.
 
         Raises:
-            SelectionError: if a layer, head or step is out of range.
+            SelectionError: if a layer, head or step is out of range, or a branch is not in the run.
         """
         heads = self.heads.resolve(run.model.heads, "head")
         return _Places(
             strengths=self.layers.resolve(run.model.layers) if heads else {},
             heads=None if len(heads) == run.model.heads else list(heads),
             steps=frozenset(self.steps.resolve(run.steps, "step")),
-            branches=run.branches if self.branches == "all" else (self.branches,),
+            branches=choose_branches(self.branches, run.branches),
         )
 
 
@@ -64,13 +63,19 @@ class _Places:
 
 @dataclass
 class Report:
-    """How many calls (layer x step x branch) were replaced, of how many it should have been."""
+    """How many calls (layer x step x branch) were replaced, of how many it should have been.
+
+    missed: further calls at noise levels inside a step, where a sampler other than the recorded one looks in; they ran
+    with the target's own map.
+    """
 
     replaced: int
     expected: int
+    missed: int = 0
 
     def __str__(self) -> str:
-        return f"replaced {self.replaced} of {self.expected} calls"
+        missed = f"; {self.missed} more, inside steps, had no recording" if self.missed else ""
+        return f"replaced {self.replaced} of {self.expected} calls{missed}"
 
 
 class _MapTransfer(Interceptor):
@@ -79,16 +84,17 @@ class _MapTransfer(Interceptor):
     def __init__(self, where: Where | None = None) -> None:
         self.where = where or Where()
         self._places: _Places | None = None
-        self._replaced: Counter[tuple[int, int, str]] = Counter()
-        self._expected = 0
+        self._replaced: set[tuple[int, int, str]] = set()
+        self._expected = self._missed = 0
 
     @property
     def report(self) -> Report:
         """The count of the last run, or so far in this one."""
-        return Report(len(self._replaced), self._expected)
+        return Report(len(self._replaced), self._expected, self._missed)
 
     def begin(self, run: Run) -> None:
         self._replaced.clear()
+        self._missed = 0
         self._places = self.where.resolve(run)
         self._expected = self._places.count()
         if self._expected:
@@ -104,7 +110,7 @@ class _MapTransfer(Interceptor):
         raise NotImplementedError
 
     def _note(self, site: Site, branch: str) -> None:
-        self._replaced[site.layer, site.step, branch] += 1
+        self._replaced.add((site.layer, site.step, branch))
 
 
 class Transfer(_MapTransfer):
@@ -120,7 +126,7 @@ class Transfer(_MapTransfer):
             other steps serve, each call taking the nearest.
 
     Raises (in `begin`, before anything is computed):
-        TransferError: if the model, grid, batch, heads, layers, steps or branches do not fit; the message names both sides.
+        TransferError: if model, grid, batch, heads, layers, steps or branches do not fit; it names both sides.
     """
 
     def __init__(self, store: AttentionStore, where: Where | None = None, gap: float = SAME_LEVEL) -> None:
@@ -134,7 +140,7 @@ class Transfer(_MapTransfer):
             raise TransferError(f"The maps were recorded from a model of {source.model}; this one has {run.model}.")
         if source.grid != run.grid:
             raise TransferError(
-                f"The maps were recorded on a grid of {source.grid}; this run has {run.grid} (frames x height x width). "
+                f"The maps were recorded on a grid of {source.grid}; this run has {run.grid}. "
                 "Record the source at the target's size and length."
             )
         if source.samples not in (1, run.samples):
@@ -168,19 +174,27 @@ class Transfer(_MapTransfer):
         site, places = call.site, self._places
         evaluation = self.store.find(site.sigma, site.visit, self.gap)
         if evaluation is None:
-            return proceed(call)  # inside a step, at a level of the sampler's own
+            self._missed += 1
+            return proceed(call)
         q, k = call.q, call.k
         for branch in places.branches:
             rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
             if rows:
                 source = self.store.get(Key(evaluation, branch, site.layer), q.device, q.dtype)
-                pick = [site.rows[i].sample for i in rows] if self.store.header.samples > 1 else [0] * len(rows)
-                heads = places.heads or range(q.shape[1])
-                at = [self.store.header.heads.index(h) for h in heads]
-                q, k = (_place(x, rows, places.heads, s[pick][:, at]) for x, s in zip((q, k), source, strict=True))
+                samples = [site.rows[i].sample for i in rows]
+                source_q, source_k = (self._for_rows(x, samples, places.heads) for x in source)
+                q, k = _place(q, rows, places.heads, source_q), _place(k, rows, places.heads, source_k)
                 self._note(site, branch)
         output = proceed(replace(call, q=q, k=k))
         return _blend(call, output, places.strengths[site.layer])
+
+    def _for_rows(self, recorded: Tensor, samples: list[int], heads: list[int] | None) -> Tensor:
+        """Recorded (samples, heads, tokens, head_dim) for these samples of the target; copies only what it must."""
+        if heads is not None:
+            recorded = recorded[:, [self.store.header.heads.index(h) for h in heads]]
+        if len(recorded) == 1:
+            return recorded.expand(len(samples), -1, -1, -1)
+        return recorded if samples == list(range(len(recorded))) else recorded[samples]
 
 
 def _place(x: Tensor, rows: list[int], heads: list[int] | None, source: Tensor) -> Tensor:
@@ -203,7 +217,7 @@ def _blend(call: AttentionCall, output: Tensor, strength: float) -> Tensor:
 class LiveTransfer(_MapTransfer):
     """Source and targets in one batch: in each branch the map of sample 0 serves all other samples.
 
-    Nothing is stored. Where all heads are replaced at full strength, the softmax is computed once for the values of all rows.
+    Nothing is stored. Where all heads are replaced at full strength, the softmax is computed once for all rows' values.
 
     Raises (in `begin`):
         TransferError: if the batch holds the source alone.
@@ -211,7 +225,9 @@ class LiveTransfer(_MapTransfer):
 
     def _check(self, run: Run, places: _Places) -> None:
         if run.samples < 2:
-            raise TransferError("Live transfer needs a batch of the source and at least one target; it holds one sample.")
+            raise TransferError(
+                "Live transfer needs a batch of the source and at least one target; it holds one sample."
+            )
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._places is not None

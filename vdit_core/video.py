@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .atomic import whole_file
+
 FPS = 8
 _INK, _PAPER = (30, 30, 34), (250, 250, 248)
 _LABEL = 34
@@ -23,7 +25,7 @@ def frames(clip: Tensor) -> list[Image.Image]:
 
 def write_mp4(pictures: Sequence[Image.Image], path: Path, fps: int = FPS) -> None:
     """Write pictures of one even size as an H.264 file that every browser plays."""
-    with av.open(str(path), "w") as container:
+    with whole_file(path) as part, av.open(str(part), "w") as container:
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt = "yuv420p"
@@ -36,8 +38,10 @@ def write_mp4(pictures: Sequence[Image.Image], path: Path, fps: int = FPS) -> No
 def side_by_side(clips: dict[str, Tensor], scale: int = 3) -> list[Image.Image]:
     """One picture per frame, the clips next to each other under their labels."""
     columns = {label: frames(clip) for label, clip in clips.items()}
-    return [_row({label: column[i] for label, column in columns.items()}, scale)
-            for i in range(len(next(iter(columns.values()))))]
+    return [
+        _row({label: column[i] for label, column in columns.items()}, scale)
+        for i in range(len(next(iter(columns.values()))))
+    ]
 
 
 def _row(pictures: dict[str, Image.Image], scale: int) -> Image.Image:

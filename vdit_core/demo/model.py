@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+from diffusers.utils import logging
 from torch import Tensor
 
 from . import single_pass
@@ -21,14 +22,16 @@ TEXT_ENCODER = "text_encoder.safetensors"
 PROBE = "attribute_probe.safetensors"
 
 STEPS = 20
-GUIDANCE = 5.0
+GUIDANCE = 3.0
 SHIFT = 3.0
 
 
 class UniformFlowScheduler(FlowMatchEulerDiscreteScheduler):
-    """Euler steps at noise levels equally spaced before the shift: ComfyUI's sampler `euler` with scheduler `simple`."""
+    """Euler steps at noise levels equally spaced before the shift: ComfyUI's `euler` with scheduler `simple`."""
 
-    def set_timesteps(self, num_inference_steps: int | None = None, device: str | torch.device | None = None, **_) -> None:
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, device: str | torch.device | None = None, **_
+    ) -> None:
         count = int(num_inference_steps or STEPS)
         super().set_timesteps(sigmas=np.linspace(1.0, 1 / count, count).tolist(), device=device)
 
@@ -49,18 +52,32 @@ class DemoModel:
 
     @classmethod
     def load(cls, device: str = "cpu", weights: Path = WEIGHTS) -> DemoModel:
-        """Read the shipped files; float32 inside."""
-        transformer = WanTransformer3DModel.from_single_file(
-            str(weights / TRANSFORMER), config=str(weights / "diffusers"), subfolder="transformer",
-            torch_dtype=torch.float32, local_files_only=True,
-        )
-        vae = AutoencoderKLWan.from_single_file(
-            str(weights / VAE), config=str(weights / "diffusers"), subfolder="vae",
-            torch_dtype=torch.float32, local_files_only=True,
-        )
-        model = cls(transformer.eval(), vae.eval(), TextEncoder.load(weights / TEXT_ENCODER))
-        model.pipe.to(device)
-        return model
+        """Read the shipped files; float32 inside.
+
+        Raises:
+            ValueError: if the device is not there.
+        """
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"There is no device {device!r} here (torch {torch.__version__}); use cpu.")
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # diffusers warns of every cast to float32
+        try:
+            transformer, vae = (
+                kind.from_single_file(
+                    str(weights / file),
+                    config=str(weights / "diffusers"),
+                    subfolder=part,
+                    torch_dtype=torch.float32,
+                    local_files_only=True,
+                )
+                for kind, file, part in (
+                    (WanTransformer3DModel, TRANSFORMER, "transformer"),
+                    (AutoencoderKLWan, VAE, "vae"),
+                )
+            )
+        finally:
+            logging.set_verbosity(verbosity)
+        return cls(transformer.eval().to(device), vae.eval().to(device), TextEncoder.load(weights / TEXT_ENCODER))
 
     @property
     def device(self) -> torch.device:
@@ -97,17 +114,22 @@ class DemoModel:
             prompt_embeds=context,
             negative_prompt_embeds=self.text.encode([""] * len(prompts)).to(self.device),
             latents=self.noise(seeds),
-            height=SIZE, width=SIZE, num_frames=FRAMES,
-            num_inference_steps=steps, guidance_scale=guidance,
-            output_type="latent", callback_on_step_end=step_end,
+            height=SIZE,
+            width=SIZE,
+            num_frames=FRAMES,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="latent",
+            callback_on_step_end=step_end,
         ).frames
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to clips: float32 in [0, 1], (clips, 3, 17, 128, 128)."""
         vae = self.pipe.vae
-        mean, std = (latents.new_tensor(v).view(1, -1, 1, 1, 1)
-                     for v in (vae.config.latents_mean, vae.config.latents_std))
+        mean, std = (
+            latents.new_tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std)
+        )
         parts = [single_pass.decode(vae, part * std + mean) for part in latents.split(8)]
         return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
 

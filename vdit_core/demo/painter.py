@@ -71,12 +71,11 @@ def capsule(x: Tensor, y: Tensor, start: Point, end: Point, radius: float) -> Te
 
 def convex(x: Tensor, y: Tensor, *corners: tuple[float, float]) -> Tensor:
     """Signed distance (a bound outside the corners) to a convex polygon, its corners counter-clockwise."""
-    distance = None
-    for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
-        length = math.hypot(bx - ax, by - ay)
-        edge = ((x - ax) * (by - ay) - (y - ay) * (bx - ax)) / length
-        distance = edge if distance is None else torch.maximum(distance, edge)
-    return distance
+    edges = [
+        ((x - ax) * (by - ay) - (y - ay) * (bx - ax)) / math.hypot(bx - ax, by - ay)
+        for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True)
+    ]
+    return functools.reduce(torch.maximum, edges)
 
 
 def union(distances: list[Tensor]) -> Tensor:
@@ -110,8 +109,14 @@ class _Canvas:
         colour = torch.as_tensor(colour, device=self.image.device).expand(len(self.image), 3)
         self.image += coverage[:, :, None] * (colour[:, None, :, None, None] - self.image)
 
-    def shape(self, distance: Tensor, colour: Tensor | tuple[float, ...], scale: Tensor | float = 1.0,
-              soft: float = 1.0, alpha: Tensor | float = 1.0) -> None:
+    def shape(
+        self,
+        distance: Tensor,
+        colour: Tensor | tuple[float, ...],
+        scale: Tensor | float = 1.0,
+        soft: float = 1.0,
+        alpha: Tensor | float = 1.0,
+    ) -> None:
         """Paint a signed distance; `scale` is its px per unit at zoom 1, `soft` the width of its edge in px."""
         coverage = (0.5 - distance * scale * self.zoom / soft).clamp(0, 1)
         self.fill(coverage * alpha, colour)
@@ -217,8 +222,15 @@ class _Brush:
         self.colour = (torch.tensor([_PALETTE[c] for c in COLOURS], device=s.device)[s.colour] * shade).clamp(0, 1)
         self.stride = canvas.of(s.speed.abs() / s.width) * s.time()[:, :, None, None]
 
-    def __call__(self, shape: Callable[..., Tensor], *args, colour: Tensor | tuple[float, ...] | None = None,
-                 light: float = 1.0, alpha: float = 1.0, soft: float = 1.0) -> None:
+    def __call__(
+        self,
+        shape: Callable[..., Tensor],
+        *args,
+        colour: Tensor | tuple[float, ...] | None = None,
+        light: float = 1.0,
+        alpha: float = 1.0,
+        soft: float = 1.0,
+    ) -> None:
         colour = self.colour if colour is None else torch.tensor(colour, device=self.u.device)
         self.canvas.shape(shape(self.u, self.v, *args), (colour * light).clamp(0, 1), self.width, soft, alpha)
 

@@ -7,8 +7,8 @@ clips are). All but the first are compared with the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -47,13 +47,17 @@ DISTANCES = ("x", "y", "size", "horizon", "pan")
 LIKENESS = ("ssim", "edges")
 EDITS = ("object", "colour", "place", "season")
 
+#: Seeds per batch: a recording of 8 weighs 1.8 GB. The other seed's distance from the seed.
+BATCH, OTHER = 8, 10_000
+
 
 @dataclass(frozen=True)
 class PairResult:
-    """The clips of a pair, float in [0, 1], (seeds, 3, frames, height, width) on the CPU, and their scores.
+    """Clips and scores of a pair.
 
-    A score maps each name of DISTANCES and LIKENESS to its mean; `plain` and `transfer` also hold the share of clips
-    that show each thing the target's caption names (EDITS).
+    source, plain, transfer: the clips of the first seeds, float in [0, 1], (clips, 3, frames, height, width), on CPU.
+    scores: for "plain", "transfer" and "other_seed" the mean over all seeds of each name of DISTANCES and LIKENESS;
+    the first two also hold the share of clips that show each thing the target's caption names (EDITS).
     """
 
     pair: Pair
@@ -78,9 +82,10 @@ def choose(names: str) -> list[Pair]:
     return [PAIRS[name] for name in chosen]
 
 
-def generations(pairs: Sequence[Pair]) -> int:
-    """How many generations `run` makes for these pairs: two per source, two per pair."""
-    return 2 * len({pair.source for pair in pairs}) + 2 * len(pairs)
+def generations(pairs: Sequence[Pair], seeds: int) -> int:
+    """How many batches of clips `run` generates: two per source, two per pair."""
+    batches = -(-seeds // BATCH)
+    return batches * 2 * (len({pair.source for pair in pairs}) + len(pairs))
 
 
 def run(
@@ -93,40 +98,68 @@ def run(
     guidance: float = GUIDANCE,
     on_step: Callable[[], None] | None = None,
 ) -> list[PairResult]:
-    """Generate and measure pairs; the seeds of a pair are one batch, and a source is generated and recorded once."""
-
-    def clips(prompt: Caption, noise_seeds: Sequence[int]) -> Tensor:
-        prompts = [str(prompt)] * len(noise_seeds)
-        return model.generate(prompts, noise_seeds, steps=steps, guidance=guidance, on_step=on_step)
-
-    results = []
+    """Generate and measure pairs, BATCH seeds at a time; a source is generated and recorded once for its targets."""
+    batches: dict[Pair, list[PairResult]] = {pair: [] for pair in pairs}
     for source_prompt in dict.fromkeys(pair.source for pair in pairs):
-        recorder = Recorder(device=None)
-        with attach(model.pipe, recorder):
-            source = clips(source_prompt, seeds)
-        other = clips(source_prompt, [seed + 10_000 for seed in seeds])
-        seen = _read(probe, source)
-        floor = distances(source, seen, other, _read(probe, other))
-        for pair in (p for p in pairs if p.source == source_prompt):
-            plain = clips(pair.target, seeds)
-            transfer = Transfer(recorder.store, where)
-            with attach(model.pipe, transfer):
-                edited = clips(pair.target, seeds)
-            scores = {"other_seed": floor}
-            for name, video in (("plain", plain), ("transfer", edited)):
-                reading = _read(probe, video)
-                scores[name] = distances(source, seen, video, reading) | edits(pair.target, reading)
-            results.append(PairResult(pair, tuple(seeds), source.cpu(), plain.cpu(), edited.cpu(), scores, transfer.report))
-    return results
+        targets = [pair for pair in pairs if pair.source == source_prompt]
+        for first in range(0, len(seeds), BATCH):
+            some = tuple(seeds[first : first + BATCH])
+            for result in _run_batch(model, probe, targets, some, where, steps, guidance, on_step):
+                batches[result.pair].append(result)
+    return [_merge(results) for results in batches.values()]
 
 
-@torch.no_grad()
-def _read(probe: AttributeProbe, video: Tensor) -> Reading:
-    return probe(video)
+def _run_batch(
+    model: DemoModel,
+    probe: AttributeProbe,
+    pairs: Sequence[Pair],
+    seeds: tuple[int, ...],
+    where: Where | None,
+    steps: int,
+    guidance: float,
+    on_step: Callable[[], None] | None,
+) -> Iterator[PairResult]:
+    """The results of pairs that share their source, for one batch of seeds."""
+
+    def clips(prompt: Caption, noise_seeds: Sequence[int]) -> tuple[Tensor, Reading]:
+        prompts = [str(prompt)] * len(noise_seeds)
+        video = model.generate(prompts, noise_seeds, steps=steps, guidance=guidance, on_step=on_step)
+        with torch.no_grad():
+            return video, probe(video)
+
+    recorder = Recorder(device=None)
+    with attach(model.pipe, recorder):
+        source = clips(pairs[0].source, seeds)
+    floor = distances(source, clips(pairs[0].source, [seed + OTHER for seed in seeds]))
+    for pair in pairs:
+        plain = clips(pair.target, seeds)
+        transfer = Transfer(recorder.store, where)
+        with attach(model.pipe, transfer):
+            edited = clips(pair.target, seeds)
+        scores = {
+            "plain": distances(source, plain) | edits(pair.target, plain[1]),
+            "transfer": distances(source, edited) | edits(pair.target, edited[1]),
+            "other_seed": floor,
+        }
+        yield PairResult(pair, seeds, source[0].cpu(), plain[0].cpu(), edited[0].cpu(), scores, transfer.report)
 
 
-def distances(source: Tensor, seen: Reading, video: Tensor, reading: Reading) -> dict[str, float]:
-    """How far clips are from their sources; see `DISTANCES` and `LIKENESS`."""
+def _merge(results: list[PairResult]) -> PairResult:
+    """One result for the seeds of several batches; the clips are the first batch's."""
+    first = results[0]
+    seeds = sum((r.seeds for r in results), ())
+
+    def mean(kind: str, name: str) -> float:
+        return sum(r.scores[kind][name] * len(r.seeds) for r in results) / len(seeds)
+
+    scores = {kind: {name: mean(kind, name) for name in values} for kind, values in first.scores.items()}
+    report = Report(*(sum(getattr(r.report, f.name) for r in results) for f in fields(Report)))
+    return replace(first, seeds=seeds, scores=scores, report=report)
+
+
+def distances(source: tuple[Tensor, Reading], other: tuple[Tensor, Reading]) -> dict[str, float]:
+    """How far clips are from their sources, both as (video, what the probe reads); see `DISTANCES` and `LIKENESS`."""
+    (source_video, seen), (video, reading) = source, other
 
     def apart(name: str) -> float:
         return float((getattr(reading, name) - getattr(seen, name)).abs().mean())
@@ -137,8 +170,8 @@ def distances(source: Tensor, seen: Reading, video: Tensor, reading: Reading) ->
         "size": (apart("width") + apart("height")) / 2,
         "horizon": apart("horizon"),
         "pan": apart("pan"),
-        "ssim": float(metrics.ssim(source, video).mean()),
-        "edges": float(metrics.edge_correlation(source, video).mean()),
+        "ssim": float(metrics.ssim(source_video, video).mean()),
+        "edges": float(metrics.edge_correlation(source_video, video).mean()),
     }
 
 

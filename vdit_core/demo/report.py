@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, FileSystemLoader
 
 from ..video import contact_sheet, side_by_side, write_mp4
 from .pairs import DISTANCES, EDITS, LIKENESS, PairResult
@@ -22,8 +22,9 @@ def write(results: Sequence[PairResult], seconds: float, device: str, folder: Pa
         contact_sheet(clips).save(folder / f"{result.pair.name}.png")
     report = as_json(results, seconds, device)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    page = Environment(loader=PackageLoader("vdit_core.demo", "."), autoescape=select_autoescape()).get_template("report.html")
-    (folder / "index.html").write_text(page.render(report=report, rows=rows(report), columns=columns(), results=results))
+    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("report.html")
+    html = page.render(report=report, rows=rows(report), columns=columns())
+    (folder / "index.html").write_text(html, encoding="utf-8")
     return report
 
 

@@ -81,8 +81,8 @@ class Truth:
     """Where everything is, frame by frame.
 
     x, y, width, height: the object's box (centre and size), float32, shape (clips, frames).
-    horizon: its y, shape (clips, frames). pan: how far the camera has moved to the right since frame 0, at the
-    object's depth and the zoom of that frame, shape (clips, frames).
+    horizon: its y, shape (clips, frames). pan: how far the camera has moved to the right since frame 0, measured on
+    the ground at zoom 1, shape (clips, frames).
     object, colour, place, season: class indices into the tuples of `captions`, int64, shape (clips,).
     """
 

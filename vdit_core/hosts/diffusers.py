@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import StateManager
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 
 from ..call import AttentionCall, Chain, Interceptor, ModelSignature, Row, Run, Site, TokenGrid
@@ -28,6 +29,9 @@ _HOOK = "vdit_attention"
 def attach(pipe: DiffusionPipeline, *interceptors: Interceptor) -> Iterator[None]:
     """Send the self-attention calls of one call of a Wan pipeline through interceptors; the first is the outermost.
 
+    Raises:
+        RuntimeError: if the pipeline is attached already, or its self-attention is not stock Wan's.
+
     Raises (from the pipeline's call):
         RuntimeError: if a second run starts in the same block, or if the transformer is called without
             `cache_context`, which says what branch it computes.
@@ -37,6 +41,12 @@ def attach(pipe: DiffusionPipeline, *interceptors: Interceptor) -> Iterator[None
     session = _Session(pipe, Chain(interceptors))
     attentions = [(i, block.attn1) for model in models for i, block in enumerate(model.blocks)]
     stock = [attention.processor for _, attention in attentions]
+    for processor in stock:
+        if type(processor) is not WanAttnProcessor:
+            raise RuntimeError(
+                f"This pipeline's self-attention runs through {type(processor).__name__}, not stock Wan's processor. "
+                "Give one attach() all interceptors; remove other packages' processors first."
+            )
     completed = False
     try:
         for model in models:
@@ -61,7 +71,7 @@ class _Session:
         self.run: Run | None = None
         self.visits: Counter[tuple[str, float]] = Counter()
 
-    def model_call(self, model: nn.Module, branch: str, latents: Tensor, timestep: Tensor) -> None:
+    def model_call(self, model: Any, branch: str, latents: Tensor, timestep: Tensor) -> None:
         """A forward pass of the transformer begins; the first one begins the run."""
         timesteps = self.pipe.scheduler.timesteps
         if self.run is None:
@@ -82,7 +92,7 @@ class _Session:
         }
         self.visits[branch, sigma] += 1
 
-    def _describe(self, model: nn.Module, latents: Tensor) -> Run:
+    def _describe(self, model: Any, latents: Tensor) -> Run:
         config = model.config
         grid = TokenGrid(*(n // p for n, p in zip(latents.shape[2:], config.patch_size, strict=True)))
         signature = ModelSignature(len(model.blocks), config.num_attention_heads, config.attention_head_dim)
@@ -126,7 +136,7 @@ class _Tap:
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -146,7 +156,9 @@ class _Tap:
         return attn.to_out[1](attn.to_out[0](output))
 
 
-def self_attention_inputs(attn: nn.Module, hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+def self_attention_inputs(
+    attn: Any, hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v of a diffusers `WanAttention`, after norms and RoPE: (rows, heads, tokens, head_dim) each."""
     if attn.fused_projections:
         q, k, v = attn.to_qkv(hidden_states).chunk(3, dim=-1)

@@ -33,13 +33,13 @@ def main() -> int:
     parser.add_argument("--until", choices=("vae", "probe", "latents", "transformer"), help="stop after this stage")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--eager", action="store_true", help="do not compile")
-    parser.add_argument("--vae-steps", type=int, default=5000)
+    parser.add_argument("--vae-steps", type=int, default=4700)
     parser.add_argument("--vae-batch", type=int, default=8)
     parser.add_argument("--pool", type=int, default=6400, help="rendered clips for the VAE and the probe")
     parser.add_argument("--probe-steps", type=int, default=1500)
     parser.add_argument("--probe-batch", type=int, default=64)
-    parser.add_argument("--clips", type=int, default=49152, help="clips for the transformer")
-    parser.add_argument("--steps", type=int, default=14000, help="steps of the transformer")
+    parser.add_argument("--clips", type=int, default=40960, help="clips for the transformer")
+    parser.add_argument("--steps", type=int, default=10188, help="steps of the transformer")
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--samples", type=int, default=256, help="held-out clips for the final figures")
     options = parser.parse_args()
@@ -76,18 +76,20 @@ def train(options: argparse.Namespace) -> None:
     latents, captions, held_latents, held_captions = torch.load(latents_file, map_location=device, weights_only=True)
     mean, std = transformer.channel_statistics(latents)
     data = transformer.with_contexts(latents, mean, std, captions, text)
-    held = transformer.with_contexts(held_latents, mean, std, held_captions, text)
+    held_out = transformer.with_contexts(held_latents, mean, std, held_captions, text)
     if options.until == "latents":
         return
 
-    model = transformer.train(data, held, options.steps, options.batch, **end, compiled=compiled)
+    model = transformer.train(data, held_out, options.steps, options.batch, **end, compiled=compiled)
     if options.until == "transformer":
         return
     autoencoder.fold_statistics(vae, mean, std)
     folder = work / "weights"
     export(model, vae, probe, text, folder)
     shipped = DemoModel.load(device, folder)
-    result = figures(shipped, AttributeProbe.load(folder / "attribute_probe.safetensors").to(device), device, options.samples)
+    result = figures(
+        shipped, AttributeProbe.load(folder / "attribute_probe.safetensors").to(device), device, options.samples
+    )
     (work / "figures.json").write_text(json.dumps(result, indent=1))
     print(json.dumps(result))
 

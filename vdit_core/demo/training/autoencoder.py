@@ -25,7 +25,9 @@ def loss(video: Tensor, output: Tensor, mean: Tensor, log_variance: Tensor) -> T
     return 2 * (error**2).mean() + 0.5 * error.abs().mean() + 0.25 * gradient + KL_WEIGHT * divergence
 
 
-def train(steps: int, pool: int, batch: int, work: Path, deadline: float, device: str, compiled: bool) -> AutoencoderKLWan:
+def train(
+    steps: int, pool: int, batch: int, work: Path, deadline: float, device: str, compiled: bool
+) -> AutoencoderKLWan:
     """Train on random full clips of the pool; returns the VAE with float32 weights."""
     torch.manual_seed(0)
     vae = channels_last(AutoencoderKLWan(base_dim=BASE_DIM).to(device))

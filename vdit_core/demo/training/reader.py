@@ -26,9 +26,9 @@ def take(truth: Truth, index: Tensor) -> dict[str, Tensor]:
 
 def loss(reading: Reading, truth: dict[str, Tensor]) -> Tensor:
     """Huber loss on lengths (4 px is one unit), cross entropy on classes."""
-    lengths = sum(F.smooth_l1_loss(getattr(reading, k) / 4, truth[k] / 4) for k in LENGTHS)
-    classes = sum(F.cross_entropy(getattr(reading, k), truth[k]) for k in CLASSES)
-    return lengths + classes
+    lengths = [F.smooth_l1_loss(getattr(reading, k) / 4, truth[k] / 4) for k in LENGTHS]
+    classes = [F.cross_entropy(getattr(reading, k), truth[k]) for k in CLASSES]
+    return torch.stack(lengths + classes).sum()
 
 
 def errors(reading: Reading, truth: dict[str, Tensor]) -> dict[str, float]:

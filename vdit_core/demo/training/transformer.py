@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...hosts.diffusers import self_attention_inputs
 from .. import single_pass
@@ -35,7 +36,7 @@ class FusedSelfAttention:
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: None,
         attention_mask: None,
@@ -60,7 +61,9 @@ class Latents:
 
 
 @torch.no_grad()
-def encode_clips(vae: AutoencoderKLWan, first: int, count: int, device: str, compiled: bool) -> tuple[Tensor, list[str]]:
+def encode_clips(
+    vae: AutoencoderKLWan, first: int, count: int, device: str, compiled: bool
+) -> tuple[Tensor, list[str]]:
     """VAE latents (posterior means, not normalised) of clips, float16, and their captions."""
     encode = torch.compile(single_pass.encode) if compiled else single_pass.encode
     parts, captions = [], []
@@ -116,8 +119,12 @@ def train(
     )
     inner = {name: p.ndim == 2 and name.startswith("blocks.") for name, p in model.named_parameters()}
     muon = Muon([p for name, p in model.named_parameters() if inner[name]], lr=MATRIX_RATE)
-    adam = torch.optim.AdamW([p for name, p in model.named_parameters() if not inner[name]], lr=OTHER_RATE,
-                             betas=(0.9, 0.98), weight_decay=0.0)
+    adam = torch.optim.AdamW(
+        [p for name, p in model.named_parameters() if not inner[name]],
+        lr=OTHER_RATE,
+        betas=(0.9, 0.98),
+        weight_decay=0.0,
+    )
     stage = Stage("transformer", steps, work, deadline, model=model, average=average, muon=muon, adam=adam)
     if compiled and stage.progress < 1:
         for block in model.blocks:
@@ -151,5 +158,3 @@ def held_out_loss(model: WanTransformer3DModel, held: Latents, device: str) -> f
     noise = torch.randn(clean.shape, generator=generator, device=device)
     levels = noise_levels(len(clean), generator, device)
     return flow_loss(model, clean, noise, levels, held.contexts[held.caption]).item()
-
-

@@ -1,0 +1,67 @@
+"""The shape of the house: what may import what, and what a ComfyUI user's environment must have."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "vdit_core").rglob("*.py"))
+DEMO_ONLY = {"diffusers", "kornia", "av", "jinja2"}
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level packages that a file imports absolutely."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_hosts_know_a_host(path):
+    inside = path.relative_to(ROOT / "vdit_core").parts
+    if inside != ("hosts", "comfy.py"):
+        assert "comfy" not in imports(path)
+    if inside[0] not in ("hosts", "demo"):
+        assert "diffusers" not in imports(path)
+    assert "vdit_core" not in imports(path), "the pack's folder may have any name: import relatively"
+
+
+def test_the_core_imports_with_nothing_but_torch_and_safetensors():
+    code = f"""
+import sys
+for name in {sorted(DEMO_ONLY | {"transformers", "einops", "tqdm"})}:
+    sys.modules[name] = None
+import vdit_core.call, vdit_core.attention, vdit_core.selection, vdit_core.precision
+import vdit_core.store, vdit_core.record, vdit_core.transfer, vdit_core.cli
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_tests_do_not_import_the_pack_root():
+    root = str(ROOT / "__init__.py")
+    assert not [name for name, module in sys.modules.items() if getattr(module, "__file__", None) == root]
+
+
+def test_the_pack_pins_nothing_in_a_users_environment():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == []
+    for extra in project["optional-dependencies"].values():
+        assert not [need for need in extra if re.search(r"==|<", need)]
+
+
+def test_weights_are_small_enough_to_ship():
+    weights = list((ROOT / "vdit_core/demo/weights").rglob("*.safetensors"))
+    assert len(weights) == 4
+    assert all(path.stat().st_size <= 16e6 for path in weights)
+    assert sum(path.stat().st_size for path in weights) <= 40e6

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdit_core import attention
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(1, 2), heads=st.integers(1, 3), tokens=st.integers(1, 40), dim=st.integers(1, 16),
+    values=st.integers(2, 4), seed=st.integers(0, 2**20),
+)  # fmt: skip
+def test_several_values_under_one_map_are_exact(reference, rows, heads, tokens, dim, values, seed):
+    generator = torch.Generator().manual_seed(seed)
+    q, k = torch.randn(2, rows, heads, tokens, dim, generator=generator, dtype=torch.float64)
+    v = torch.randn(rows, heads, tokens, values * dim, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(attention.attend(q, k, v), reference(q, k, v), rtol=1e-12, atol=1e-12)
+
+
+def test_the_size_of_a_chunk_does_not_matter(reference, monkeypatch):
+    q, k = torch.randn(2, 1, 2, 50, 8)
+    v = torch.randn(1, 2, 50, 24)
+    monkeypatch.setattr(attention, "_CHUNK_BYTES", 4 * 2 * 50 * 7)  # seven queries
+    torch.testing.assert_close(attention.attend(q, k, v).double(), reference(q, k, v), rtol=1e-5, atol=1e-6)
+
+
+def test_one_value_goes_to_the_backend_as_it_is():
+    q, k, v = torch.randn(3, 1, 2, 9, 4)
+    seen = []
+    output = attention.attend(q, k, v, lambda *x: seen.append(x) or F.scaled_dot_product_attention(*x))
+    assert seen[0] == (q, k, v)
+    assert torch.equal(output, F.scaled_dot_product_attention(q, k, v))
+
+
+def test_values_that_do_not_split_into_heads_are_refused():
+    with pytest.raises(ValueError, match="7 wide do not split into heads 4 wide"):
+        attention.attend(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 7))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_several_values_under_one_map_on_cuda(reference, dtype):
+    q, k = torch.randn(2, 1, 2, 300, 128, device="cuda", dtype=dtype)
+    v = torch.randn(1, 2, 300, 3 * 128, device="cuda", dtype=dtype)
+    wanted = reference(q, k, v)
+    stock = torch.cat([F.scaled_dot_product_attention(q, k, part) for part in v.split(128, -1)], -1)
+    bound = 2 * (stock.double() - wanted).norm() + 1e-6 * wanted.norm()
+    assert (attention.attend(q, k, v).double() - wanted).norm() <= bound
