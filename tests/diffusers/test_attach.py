@@ -177,6 +177,18 @@ def test_after_an_error_the_pipeline_is_as_it_was(demo_model, stock, failing_lay
     assert torch.equal(demo_model.sample([SOURCE], [7], steps=STEPS), stock[0])
 
 
+def test_an_interrupted_run_leaves_no_recording(demo_model, stock):
+    def interrupt():
+        demo_model.pipe._interrupt = True
+
+    recorder = Recorder()
+    with attach(demo_model.pipe, recorder):
+        demo_model.sample([SOURCE], [7], steps=STEPS, on_step=interrupt)
+    with pytest.raises(RuntimeError, match="no recording"):
+        _ = recorder.store
+    assert torch.equal(demo_model.sample([SOURCE], [7], steps=STEPS), stock[0])
+
+
 def test_one_block_is_one_run_of_one_attachment(demo_model):
     with attach(demo_model.pipe, Interceptor()):
         with pytest.raises(RuntimeError, match="Give one attach"), attach(demo_model.pipe, Interceptor()):

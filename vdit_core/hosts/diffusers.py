@@ -1,6 +1,7 @@
 """The diffusers host: interceptors on the self-attention of a `WanPipeline`.
 
-    with attach(pipe, Recorder()) as run: pipe(...)
+    with attach(pipe, recorder):
+        pipe(...)
 
 One `with` block is one sampling run. When it ends, in whatever way, the pipeline is as it was.
 """
@@ -54,7 +55,7 @@ def attach(pipe: DiffusionPipeline, *interceptors: Interceptor) -> Iterator[None
         for i, attention in attentions:
             attention.set_processor(_Tap(i, session, attention.processor))
         yield
-        completed = True
+        completed = session.reached_the_end()
     finally:
         for (_, attention), processor in zip(attentions, stock, strict=True):
             attention.set_processor(processor)
@@ -98,6 +99,10 @@ class _Session:
         signature = ModelSignature(len(model.blocks), config.num_attention_heads, config.attention_head_dim)
         branches = ("cond", "uncond") if self.pipe.do_classifier_free_guidance else ("cond",)
         return Run(signature, grid, tuple(dict.fromkeys(self.levels)), branches, len(latents))
+
+    def reached_the_end(self) -> bool:
+        """Whether the last step was computed; a pipeline that is told to interrupt skips the rest without an error."""
+        return self.run is not None and self.here["step"] == self.run.steps - 1
 
     def site(self, layer: int) -> Site:
         assert self.run is not None
