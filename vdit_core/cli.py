@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="the paper's headline on the demo model: videos, pictures and a table")
     demo.add_argument("--pairs", default="all", help="red, winter, truck, dog (comma-separated), or all")
     demo.add_argument("--seeds", type=_positive, default=1, metavar="N", help="how many seeds a pair")
-    demo.add_argument("--first-seed", type=int, default=0, metavar="S")
+    demo.add_argument("--first-seed", type=int, default=1, metavar="S", help="the first of them")
     demo.add_argument(
         "--layers", default="all", metavar="MASK", help="layers to transfer, e.g. 'all', '3-7', 'all, 3:0.5'"
     )

@@ -21,8 +21,8 @@ VAE = "wan2.1_tiny_vae_fp16.safetensors"
 TEXT_ENCODER = "text_encoder.safetensors"
 PROBE = "attribute_probe.safetensors"
 
-STEPS = 20
-GUIDANCE = 3.0
+STEPS = 30
+GUIDANCE = 5.0
 SHIFT = 3.0
 
 
