@@ -1,15 +1,32 @@
-"""The pack's ComfyUI nodes. None yet: the core and the command line came first."""
+"""The pack's ComfyUI nodes, one file per family: schema, validation, a call into `vdit_core`."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
+
+from .demo_model import DemoModel
+from .layer_mask import LayerMaskNode
+from .record import FinishRecording, RecordAttention
+from .store_files import LoadAttentionStore, SaveAttentionStore
+from .transfer import LiveTransferNode, TransferAttention
+
+NODES = [
+    DemoModel,
+    RecordAttention,
+    FinishRecording,
+    TransferAttention,
+    LiveTransferNode,
+    LayerMaskNode,
+    SaveAttentionStore,
+    LoadAttentionStore,
+]
 
 
 class VDiTExtension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return []
+        return NODES
 
 
 async def comfy_entrypoint() -> VDiTExtension:

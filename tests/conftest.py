@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from comfyui.installation import ComfyUI, find
+from comfyui.server import Server, serve
 
-from vdit_core.demo.model import PROBE, WEIGHTS, DemoModel
+from vdit_core.demo.model import DemoModel
 from vdit_core.demo.probe import AttributeProbe
+from vdit_core.demo.shipped import PROBE, WEIGHTS
 
 torch.set_grad_enabled(False)
 
@@ -19,3 +24,18 @@ def demo_model() -> DemoModel:
 @pytest.fixture(scope="session")
 def probe() -> AttributeProbe:
     return AttributeProbe.load(WEIGHTS / PROBE)
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> ComfyUI:
+    found = find()
+    if found is None:
+        pytest.skip("no ComfyUI found: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that change no setting of it."""
+    with serve(comfyui, tmp_path_factory.mktemp("comfyui")) as running:
+        yield running

@@ -36,7 +36,7 @@ def test_demo_writes_videos_pictures_report_and_page(tmp_path, capsys):
         "A car is driving on the highway",
         "A red car is driving on the highway",
     )
-    assert pair["seeds"] == [0]
+    assert pair["seeds"] == [1]
     distances = {"x", "y", "size", "horizon", "pan", "ssim", "edges"}
     assert set(pair["other_seed"]) == distances
     assert set(pair["plain"]) == set(pair["transfer"]) == distances | {"object", "colour", "place", "season"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .attention import Backend, attend
@@ -52,6 +53,7 @@ class Run:
 
     sigmas: the noise level at the start of each step, 1 = pure noise, falling; no final zero.
     branches: the guider's passes that will come, e.g. ("cond", "uncond"); samples: batch rows of each.
+    dtype: of queries and keys.
     """
 
     model: ModelSignature
@@ -59,6 +61,7 @@ class Run:
     sigmas: tuple[float, ...]
     branches: tuple[str, ...]
     samples: int
+    dtype: torch.dtype
 
     @property
     def steps(self) -> int:
@@ -119,7 +122,12 @@ Proceed = Callable[[AttentionCall], Tensor]
 
 
 class Interceptor:
-    """A feature's hook. Observers call `proceed` and look; editors hand on a changed call or compute the output."""
+    """A feature's hook. Observers call `proceed` and look; editors hand on a changed call or compute the output.
+
+    any_grid: whether it can work on calls that have another grid than the run's (context windows, conditioning areas).
+    """
+
+    any_grid = False
 
     def begin(self, run: Run) -> None:
         """Called once, before the run's first attention call: check everything here and raise what is wrong."""

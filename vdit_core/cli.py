@@ -70,8 +70,9 @@ def _demo(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from .demo import pairs, report
-    from .demo.model import PROBE, STEPS, WEIGHTS, DemoModel
+    from .demo.model import DemoModel
     from .demo.probe import AttributeProbe
+    from .demo.shipped import PROBE, STEPS, WEIGHTS
     from .selection import Indices, LayerMask
     from .transfer import Where
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from .call import AttentionCall, Interceptor, Proceed, Run, Site
 from .precision import PRECISIONS
 from .selection import Indices, choose_branches
 from .store import AttentionStore, Evaluation, Header, Key
+
+
+class RecordingTooLarge(ValueError):
+    """A recording would not fit the memory it may take."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,26 @@ class Recorder(Interceptor):
         selection: which calls.
         precision: "exact" (the model's dtype) or "int8" (about half of float16).
         device: where the store lives: "cpu", or None to leave the tensors on the model's device.
+        budget: how many bytes the recording may take, asked when a run begins; None for no limit.
 
     Raises:
-        ValueError: for an unknown precision. SelectionError: in `begin`, if the selection does not fit the run.
+        ValueError: for an unknown precision. In `begin`: SelectionError, if the selection does not fit the run, and
+            RecordingTooLarge, if the recording does not fit the budget.
     """
 
     def __init__(
-        self, selection: Selection | None = None, precision: str = "exact", device: str | None = "cpu"
+        self,
+        selection: Selection | None = None,
+        precision: str = "exact",
+        device: str | None = "cpu",
+        budget: Callable[[], float] | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
         self.selection = selection or Selection()
         self.precision = precision
         self.device = device
-        self._run: Run | None = None
+        self.budget = budget
         self._filling: AttentionStore | None = None
         self._store: AttentionStore | None = None
 
@@ -58,13 +68,35 @@ class Recorder(Interceptor):
             raise RuntimeError("There is no recording: the sampling run that the recorder watches has not ended well.")
         return self._store
 
+    def take(self) -> AttentionStore:
+        """The store of the last run, which the recorder then lets go."""
+        store, self._store = self.store, None
+        return store
+
     def begin(self, run: Run) -> None:
         self._store = self._filling = None
         self._layers = set(self.selection.layers.resolve(run.model.layers, "layer"))
         self._heads = self.selection.heads.resolve(run.model.heads, "head")
         self._steps = set(self.selection.steps.resolve(run.steps, "step"))
         self._branches = set(choose_branches(self.selection.branches, run.branches))
-        self._run = run
+        dtype = str(run.dtype).removeprefix("torch.")
+        header = Header(run.model, run.grid, run.sigmas, self._heads, run.samples, self.precision, dtype)
+        self._check_size(header)
+        self._filling = AttentionStore(header)
+
+    def _check_size(self, header: Header) -> None:
+        calls = len(self._layers) * len(self._steps) * len(self._branches)
+        needed, budget = calls * header.entry_bytes(), self.budget() if self.budget else float("inf")
+        if needed <= budget:
+            return
+        shape = f"{len(self._layers)} layers x {len(self._steps)} steps x {len(self._branches)} branches"
+        one = f"{header.entry_bytes() / 2**20:.1f} MiB ({header.samples} x {header.grid}, {header.precision})"
+        raise RecordingTooLarge(
+            f"This recording would weigh {needed / 2**30:.1f} GiB, and it may take {budget / 2**30:.1f} GiB: {shape} = "
+            f"{calls} calls of {one}; {int(budget // header.entry_bytes())} fit. Record fewer layers (for example "
+            f"0-{header.model.layers - 1}/5) or steps (0%-50%), use int8, allow it more memory, or use live transfer, "
+            "which stores nothing."
+        )
 
     def wants(self, site: Site) -> bool:
         return (
@@ -75,9 +107,8 @@ class Recorder(Interceptor):
         )
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        assert self._filling is not None
         site = call.site
-        if self._filling is None:
-            self._filling = AttentionStore(self._header(site.run, call.q.dtype))
         for branch in self._branches:
             rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
             if rows:
@@ -87,14 +118,9 @@ class Recorder(Interceptor):
         return proceed(call)
 
     def end(self, completed: bool) -> None:
-        filled, self._filling, run, self._run = self._filling, None, self._run, None
-        if completed and run is not None:
-            # A run in which nothing was selected leaves an empty store, not none.
-            self._store = filled or AttentionStore(self._header(run, torch.float32))
-
-    def _header(self, run: Run, dtype: torch.dtype) -> Header:
-        name = str(dtype).removeprefix("torch.")
-        return Header(run.model, run.grid, run.sigmas, self._heads, run.samples, self.precision, name)
+        filled, self._filling = self._filling, None
+        if completed:
+            self._store = filled
 
 
 def _pick(x: Tensor, rows: list[int], heads: tuple[int, ...]) -> Tensor:

@@ -159,6 +159,10 @@ class LayerMask:
         terms = [f"{i}" if s == 1 else f"{i}:{s:g}" for i, s in sorted(strengths.items()) if s > 0]
         return cls(", ".join(terms) or "none", made_for)
 
+    def scaled(self, factor: float) -> LayerMask:
+        """The mask with every strength multiplied by a factor from 0 to 1."""
+        return LayerMask(", ".join(f"{term.text}:{s * factor:.6f}" for term, s in self._parsed), self.made_for)
+
     def resolve(self, layers: int) -> dict[int, float]:
         """The strength of every layer that has one above 0, for a model of so many layers.
 

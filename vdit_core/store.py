@@ -127,7 +127,7 @@ class AttentionStore:
         for name, x in ((".q", q), (".k", k)):
             if tuple(x.shape) != self.header.shape():
                 raise StoreError(f"{name[1:]} has shape {tuple(x.shape)}; this store holds {self.header.shape()}.")
-            for suffix, part in codec.encode(x, self.header.precision).items():
+            for suffix, part in codec.encode(x.to(_DTYPES[self.header.dtype]), self.header.precision).items():
                 lent = part.data_ptr() == x.data_ptr()  # a host only lends its tensors
                 entry[name + suffix] = part.to(device or part.device, copy=lent)
         self._keep(key, entry)

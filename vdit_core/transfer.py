@@ -78,7 +78,7 @@ class Report:
         return f"replaced {self.replaced} of {self.expected} calls{missed}"
 
 
-class _MapTransfer(Interceptor):
+class MapTransfer(Interceptor):
     """What stored and live transfer share: where to act, the blend, and the count."""
 
     def __init__(self, where: Where | None = None) -> None:
@@ -113,7 +113,7 @@ class _MapTransfer(Interceptor):
         self._replaced.add((site.layer, site.step, branch))
 
 
-class Transfer(_MapTransfer):
+class Transfer(MapTransfer):
     """Puts the maps of a store in the place of the target's own.
 
     A target's call takes the map that was recorded of the same layer and branch at the same noise level. One recorded
@@ -214,7 +214,7 @@ def _blend(call: AttentionCall, output: Tensor, strength: float) -> Tensor:
     return output if strength == 1 else torch.lerp(call.dense(), output, strength)
 
 
-class LiveTransfer(_MapTransfer):
+class LiveTransfer(MapTransfer):
     """Source and targets in one batch: in each branch the map of sample 0 serves all other samples.
 
     Nothing is stored. Where all heads are replaced at full strength, the softmax is computed once for all rows' values.
@@ -222,6 +222,8 @@ class LiveTransfer(_MapTransfer):
     Raises (in `begin`):
         TransferError: if the batch holds the source alone.
     """
+
+    any_grid = True
 
     def _check(self, run: Run, places: _Places) -> None:
         if run.samples < 2:

@@ -7,8 +7,8 @@ import torch
 
 from vdit_core.demo import pairs, single_pass
 from vdit_core.demo.captions import UnknownWord
-from vdit_core.demo.model import TEXT_ENCODER, WEIGHTS
 from vdit_core.demo.painter import render
+from vdit_core.demo.shipped import TEXT_ENCODER, WEIGHTS
 from vdit_core.demo.text import LENGTH, WIDTH, PromptTooLong, TextEncoder
 from vdit_core.demo.world import Scenes, random_captions
 from vdit_core.metrics import psnr
@@ -81,8 +81,8 @@ def test_objects_keep_their_size_and_do_not_jump(demo_model, probe):
 
 
 def test_the_headline(demo_model, probe):
-    """With the source's maps a truck drives as the car drove: eight seeds, all layers, all steps."""
-    result = pairs.run(demo_model, probe, [pairs.PAIRS["truck"]], range(8))[0]
+    """With the source's maps a truck drives as the car drove: eight seeds, all layers, 20 steps."""
+    result = pairs.run(demo_model, probe, [pairs.PAIRS["truck"]], range(8), steps=20)[0]
     plain, transfer = result.scores["plain"], result.scores["transfer"]
     assert transfer["x"] <= 0.7 * plain["x"]
     assert transfer["pan"] <= 0.5 * plain["pan"]

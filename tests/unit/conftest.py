@@ -38,7 +38,7 @@ class SyntheticHost:
 
     def describe(self) -> Run:
         signature = ModelSignature(self.layers, self.heads, self.head_dim)
-        return Run(signature, self.grid, self.sigmas, self.branches, self.samples)
+        return Run(signature, self.grid, self.sigmas, self.branches, self.samples, self.dtype)
 
     def tensors(self, seed: int, site: Site) -> Tensors:
         """q, k, v of a call, one row per row of the site."""

@@ -65,7 +65,7 @@ def test_an_interceptor_that_does_not_want_a_call_is_not_asked(host):
 @given(st.lists(st.integers(1, 1000).map(lambda n: n / 1000), min_size=1, max_size=30, unique=True), st.data())
 def test_a_level_falls_in_the_step_that_starts_at_or_above_it(levels, data):
     levels = sorted(levels, reverse=True)
-    run = Run(ModelSignature(1, 1, 1), TokenGrid(1, 1, 1), tuple(levels), ("cond",), 1)
+    run = Run(ModelSignature(1, 1, 1), TokenGrid(1, 1, 1), tuple(levels), ("cond",), 1, torch.float32)
     assert [run.step_of(level) for level in levels] == list(range(len(levels)))
     sigma = data.draw(st.floats(levels[-1], levels[0]))
     step = run.step_of(sigma)

@@ -12,18 +12,9 @@ from diffusers.utils import logging
 from torch import Tensor
 
 from . import single_pass
+from .shipped import GUIDANCE, SHIFT, STEPS, TEXT_ENCODER, TRANSFORMER, VAE, WEIGHTS
 from .text import TextEncoder
 from .world import FRAMES, SIZE
-
-WEIGHTS = Path(__file__).parent / "weights"
-TRANSFORMER = "wan2.1_tiny_t2v_fp16.safetensors"
-VAE = "wan2.1_tiny_vae_fp16.safetensors"
-TEXT_ENCODER = "text_encoder.safetensors"
-PROBE = "attribute_probe.safetensors"
-
-STEPS = 30
-GUIDANCE = 5.0
-SHIFT = 3.0
 
 
 class UniformFlowScheduler(FlowMatchEulerDiscreteScheduler):

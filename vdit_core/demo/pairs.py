@@ -18,8 +18,9 @@ from ..hosts.diffusers import attach
 from ..record import Recorder
 from ..transfer import Report, Transfer, Where
 from .captions import Caption
-from .model import GUIDANCE, STEPS, DemoModel
+from .model import DemoModel
 from .probe import AttributeProbe, Reading
+from .shipped import GUIDANCE, STEPS
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class _Session:
         grid = TokenGrid(*(n // p for n, p in zip(latents.shape[2:], config.patch_size, strict=True)))
         signature = ModelSignature(len(model.blocks), config.num_attention_heads, config.attention_head_dim)
         branches = ("cond", "uncond") if self.pipe.do_classifier_free_guidance else ("cond",)
-        return Run(signature, grid, tuple(dict.fromkeys(self.levels)), branches, len(latents))
+        return Run(signature, grid, tuple(dict.fromkeys(self.levels)), branches, len(latents), latents.dtype)
 
     def reached_the_end(self) -> bool:
         """Whether the last step was computed; a pipeline that is told to interrupt skips the rest without an error."""

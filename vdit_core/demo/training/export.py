@@ -10,8 +10,8 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..model import PROBE, TEXT_ENCODER, TRANSFORMER, VAE
 from ..probe import AttributeProbe
+from ..shipped import PROBE, TEXT_ENCODER, TRANSFORMER, VAE
 from ..text import WIDTH, TextEncoder
 from .wan_names import transformer_names, vae_names
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+PACK = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,9 @@ class ComfyUI:
 
 
 def find() -> ComfyUI | None:
-    pack = Path(__file__).parents[2]
-    places = [os.environ.get("COMFYUI_PATH"), Path.home() / "comfy" / "ComfyUI", pack.parents[1]]
+    places = [os.environ.get("COMFYUI_PATH"), Path.home() / "comfy" / "ComfyUI", PACK.parents[1]]
     for place in places:
         if place and (Path(place) / "comfy" / "sd.py").is_file():
             python = Path(place) / ".venv" / "bin" / "python"
             return ComfyUI(Path(place), python if python.exists() else Path(sys.executable))
     return None
-
-
-@pytest.fixture(scope="session")
-def comfyui() -> ComfyUI:
-    found = find()
-    if found is None:
-        pytest.skip("no ComfyUI found: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
-    return found

@@ -1,0 +1,38 @@
+"""The inputs that several nodes share: layers, steps, heads as text, and branches."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vdit_core.selection import Indices, SelectionError
+
+
+def indices(name: str, meaning: str, default: str = "all", advanced: bool = False) -> io.String.Input:
+    """A text input in the grammar of `vdit_core.selection`."""
+    return io.String.Input(
+        name,
+        default=default,
+        advanced=advanced,
+        tooltip=f"{meaning.capitalize()}: all, none, 3, 3-7, 0-28/4 (every fourth), 0%-50% (the first half), early, "
+        "middle, late, joined by commas.",
+    )
+
+
+def branches(meaning: str) -> io.Combo.Input:
+    return io.Combo.Input(
+        "branches",
+        options=["all", "cond", "uncond"],
+        default="all",
+        advanced=True,
+        tooltip=f"{meaning.capitalize()}: all, cond (the positive prompt) or uncond (the negative one).",
+    )
+
+
+def readable(**texts: str) -> bool | str:
+    """True, or why one of these texts cannot be read: the result of a node's `validate_inputs`."""
+    for name, text in texts.items():
+        try:
+            Indices(text)
+        except SelectionError as error:
+            return f"{name}: {error}"
+    return True

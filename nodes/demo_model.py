@@ -1,0 +1,34 @@
+"""Demo Wan2.1: the tiny model that ships with the pack, for trying everything on a CPU."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vdit_core.demo.captions import VOCABULARY
+from ..vdit_core.demo.shipped import GUIDANCE, STEPS
+from ..vdit_core.hosts import comfy_demo
+from . import sockets
+
+
+class DemoModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_DemoModel",
+            display_name="Demo Wan2.1 (tiny)",
+            category=sockets.CATEGORY,
+            description="A tiny Wan2.1 that ships with this pack, trained on a synthetic world of cars, trucks and dogs: 128 x "
+            f"128 pixels, 17 frames, {STEPS} steps (euler, simple), cfg {GUIDANCE:g}. Its shift is set. It knows these words: "
+            f"{' '.join(VOCABULARY)}.",
+            search_aliases=["tiny wan", "test model", "checkpoint", "load demo"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="A Wan2.1 T2V model of 9 layers."),
+                io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode; a word it does not know is an error."),
+                io.Vae.Output(display_name="vae", tooltip="A Wan2.1 VAE."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(*comfy_demo.load())

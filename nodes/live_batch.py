@@ -1,0 +1,67 @@
+"""One conditioning and one latent for several prompts: batch item n samples prompt n, all from the same noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def batch(prompts: list[list], latent: dict[str, Any]) -> tuple[list, dict[str, Any]]:
+    """Join prompts and repeat a latent.
+
+    Args:
+        prompts: ComfyUI conditionings of one entry each, [[context (1, length, width), options]].
+        latent: a LATENT of one item.
+
+    Returns:
+        A conditioning whose context is (prompts, length, width), shorter ones filled with zeros as Wan fills its text,
+        and a LATENT with `batch_index` all 0, by which ComfyUI gives each item the noise of the first.
+
+    Raises:
+        ValueError: naming the prompt with several entries or other options, or a latent of several items.
+    """
+    for n, prompt in enumerate(prompts):
+        if len(prompt) != 1 or len(prompt[0][0]) != 1:
+            raise ValueError(
+                f"{_name(n)} is {len(prompt)} conditionings of {len(prompt[0][0])} prompts; live transfer takes one "
+                "prompt each. Do not combine or batch prompts before it."
+            )
+        if different := _differences(prompts[0][0][1], prompt[0][1]):
+            raise ValueError(
+                f"{_name(n)} and the source differ in {', '.join(different)}; live transfer samples them in one batch, "
+                "which has one of each. Apply the node that sets it to all prompts alike."
+            )
+    contexts = [prompt[0][0] for prompt in prompts]
+    length = max(context.shape[1] for context in contexts)
+    joined = torch.cat([F.pad(context, (0, 0, 0, length - context.shape[1])) for context in contexts])
+    return [[joined, dict(prompts[0][0][1])]], _repeated(latent, len(prompts))
+
+
+def _repeated(latent: dict[str, Any], count: int) -> dict[str, Any]:
+    samples = latent["samples"]
+    if len(samples) != 1:
+        raise ValueError(f"The latent holds {len(samples)} videos; live transfer repeats one. Use a batch size of 1.")
+    index = latent.get("batch_index", [0])[0]
+    repeated = latent | {"samples": samples.repeat(count, *[1] * (samples.dim() - 1)), "batch_index": [index] * count}
+    mask = latent.get("noise_mask")
+    return repeated if mask is None else repeated | {"noise_mask": mask[:1].repeat(count, *[1] * (mask.dim() - 1))}
+
+
+def _name(n: int) -> str:
+    return "The source" if n == 0 else f"Target {n}"
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """The options of two conditionings that are not the same."""
+    return sorted(key for key in a.keys() | b.keys() if not _same(a.get(key), b.get(key)))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a is b or (type(a) is type(b) and not isinstance(a, Tensor) and a == b)

@@ -1,0 +1,100 @@
+"""Record Attention and Finish Recording: the attention of a sampling run, kept for other nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+from comfy_api.latest import io
+
+from ..vdit_core.hosts.comfy import attach
+from ..vdit_core.precision import PRECISIONS
+from ..vdit_core.record import Recorder, Selection
+from ..vdit_core.selection import Indices
+from . import choices, report, sockets
+from .recording import Losses, Recording
+
+
+class RecordAttention(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_RecordAttention",
+            display_name="Record Attention",
+            category=sockets.CATEGORY,
+            description="Watches the next sampling run of this model and keeps its self-attention (queries and keys), from "
+            "which Finish Recording makes a store. Changes nothing in the video.",
+            search_aliases=["capture attention", "save attention maps", "attention store"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model; connect the output to the sampler of the source video."),
+                choices.indices("layers", "which layers (transformer blocks) to record"),
+                choices.indices("steps", "which sampling steps to record"),
+                choices.branches("which prompts' attention to record"),
+                io.Combo.Input(
+                    "precision",
+                    options=list(PRECISIONS),
+                    default="exact",
+                    tooltip="exact: as the model computes it. int8: about half the memory, nearly the same result.",
+                ),
+                io.Float.Input(
+                    "memory_gb",
+                    default=16.0,
+                    min=0.1,
+                    max=4096.0,
+                    step=0.5,
+                    tooltip="How much RAM the recording may take, in GiB; never more than is free. A recording that would not "
+                    "fit is refused before the first step, with settings that would.",
+                ),
+                choices.indices("heads", "which attention heads to record", advanced=True),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The same model, watched."),
+                sockets.AttentionRecorder.Output(display_name="recorder", tooltip="For Finish Recording."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, layers: str, steps: str, heads: str) -> bool | str:
+        return choices.readable(layers=layers, steps=steps, heads=heads)
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        return Losses.count
+
+    @classmethod
+    def execute(
+        cls, model: Any, layers: str, steps: str, branches: str, precision: str, memory_gb: float, heads: str
+    ) -> io.NodeOutput:
+        def budget() -> float:
+            return min(memory_gb * 2**30, 0.9 * psutil.virtual_memory().available)
+
+        selection = Selection(Indices(layers), Indices(heads), Indices(steps), branches)
+        recording = Recording(Recorder(selection, precision, budget=budget))
+        return io.NodeOutput(attach(model, recording.recorder, recording.ended), recording)
+
+
+class FinishRecording(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_FinishRecording",
+            display_name="Finish Recording",
+            category=sockets.CATEGORY,
+            description="Waits for the recorded sampler and hands on what was recorded.",
+            search_aliases=["attention store"],
+            inputs=[
+                sockets.AttentionRecorder.Input("recorder", tooltip="From Record Attention."),
+                io.Latent.Input("latent", tooltip="The latent of the sampler that ran the recorded model, unchanged."),
+            ],
+            outputs=[
+                sockets.AttentionStore.Output(display_name="store", tooltip="The recorded attention."),
+                io.Latent.Output(display_name="latent", tooltip="The same latent."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, recorder: Recording, latent: dict[str, Any]) -> io.NodeOutput:
+        store = recorder.claim(latent["samples"])
+        report.show(cls.hidden.unique_id, f"recorded {store.summary()}", good=True, layers=store.header.model.layers)
+        return io.NodeOutput(store, latent)

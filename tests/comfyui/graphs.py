@@ -1,0 +1,86 @@
+"""Graphs in ComfyUI's API form, made of stock nodes and the pack's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vdit_core.demo.shipped import GUIDANCE
+
+SOURCE, TARGET = "A car is driving on the highway", "A red car is driving on the highway"
+Graph = dict[str, dict[str, Any]]
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def demo(source: str = SOURCE, target: str = TARGET) -> Graph:
+    """The demo model and the two prompts."""
+    return {
+        "demo": node("VDiT_DemoModel"),
+        "source": node("CLIPTextEncode", clip=["demo", 1], text=source),
+        "target": node("CLIPTextEncode", clip=["demo", 1], text=target),
+        "nothing": node("CLIPTextEncode", clip=["demo", 1], text=""),
+        "empty": node("EmptyHunyuanLatentVideo", width=128, height=128, length=17, batch_size=1),
+    }
+
+
+def sampler(model: list, prompt: str, seed: int = 7, steps: int = 3, **changes: Any) -> dict[str, Any]:
+    settings = {
+        "model": model,
+        "positive": [prompt, 0],
+        "negative": ["nothing", 0],
+        "latent_image": ["empty", 0],
+        "seed": seed,
+        "steps": steps,
+        "cfg": GUIDANCE,
+        "sampler_name": "euler",
+        "scheduler": "simple",
+        "denoise": 1.0,
+    }
+    return node("KSampler", **settings | changes)
+
+
+def record(model: list, **changes: Any) -> dict[str, Any]:
+    settings = {"layers": "all", "steps": "all", "branches": "all", "precision": "exact", "memory_gb": 4, "heads": "all"}
+    return node("VDiT_RecordAttention", model=model, **settings | changes)
+
+
+def where(**changes: Any) -> dict[str, Any]:
+    return {"steps": "all", "strength": 1.0, "branches": "all", "heads": "all"} | changes
+
+
+def transfer(seed: int = 7, steps: int = 3, recording: dict[str, Any] | None = None, **changes: Any) -> Graph:
+    """The paper's experiment: a source is sampled and recorded, its maps go into the target; both latents are saved."""
+    return demo() | {
+        "record": record(["demo", 0], **recording or {}),
+        "sample source": sampler(["record", 0], "source", seed, steps),
+        "finish": node("VDiT_FinishRecording", recorder=["record", 1], latent=["sample source", 0]),
+        "transfer": node(
+            "VDiT_TransferAttention", model=["demo", 0], store=["finish", 0], gap=0.001, **where(**changes)
+        ),
+        "sample target": sampler(["transfer", 0], "target", seed, steps),
+        "save source": node("SaveLatent", samples=["finish", 1], filename_prefix="source"),
+        "save target": node("SaveLatent", samples=["sample target", 0], filename_prefix="target"),
+    }
+
+
+def live(targets: int = 1, seed: int = 7, steps: int = 3, **changes: Any) -> Graph:
+    """Source and targets in one batch."""
+    more = {f"target_{n}": ["target", 0] for n in range(2, targets + 1)}
+    return demo() | {
+        "live": node(
+            "VDiT_LiveTransfer", model=["demo", 0], source=["source", 0], target=["target", 0], latent=["empty", 0],
+            **more, **where(**changes),
+        ),
+        "sample": sampler(["live", 0], "live", seed, steps, positive=["live", 1], latent_image=["live", 2]),
+        "save": node("SaveLatent", samples=["sample", 0], filename_prefix="live"),
+    }  # fmt: skip
+
+
+def stock(prompt: str = "target", seed: int = 7, steps: int = 3, **changes: Any) -> Graph:
+    """No node of the pack but the demo model."""
+    return demo() | {
+        "sample": sampler(["demo", 0], prompt, seed, steps, **changes),
+        "save": node("SaveLatent", samples=["sample", 0], filename_prefix="stock"),
+    }

@@ -1,0 +1,278 @@
+"""The ComfyUI host: interceptors on the self-attention of a Wan MODEL.
+
+    model = attach(model, interceptor)
+
+Nothing is ever changed on the shared model: `attach` clones the patcher and adds two wrappers to the clone, once.
+OUTER_SAMPLE opens a session for each sampling run and closes it however the run ends; APPLY_MODEL puts an attention
+override into the options of each model call, outermost, and hands what is not ours to the override that was there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import torch
+from comfy.ldm.wan.model import WanModel
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..call import AttentionCall, Chain, Interceptor, ModelSignature, Row, Run, Site, TokenGrid
+
+_KEY = "vdit_attention"
+_OVERRIDE = "optimized_attention_override"
+_BRANCHES = {"positive": "cond", "negative": "uncond"}
+
+
+class HostError(RuntimeError):
+    """A graph asks for something that cannot be done on this model call."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a sampling run ended.
+
+    samples: what the sampler returned; None after an error or interrupt. run: what the first attention call showed.
+    stock: why the run was left to the stock model, or None.
+    """
+
+    samples: Tensor | None
+    run: Run | None
+    stock: str | None
+
+
+OnEnd = Callable[[Outcome], None]
+
+
+def attach(model: Any, interceptor: Interceptor, on_end: OnEnd | None = None) -> Any:
+    """A clone of a MODEL whose runs go through one more interceptor; those attached before stay outside of it.
+
+    on_end: called after each sampling run, after the interceptor's own `end`.
+
+    Raises (from the sampler):
+        HostError: if the run computes attention on grids that the interceptor cannot work on.
+        ValueError: of any kind, from an interceptor that does not fit the run, before its first attention call.
+    """
+    model = model.clone()
+    attached = (*(model.get_attachment(_KEY) or ()), (interceptor, on_end))
+    model.set_attachments(_KEY, attached)
+    if len(attached) == 1:
+        model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _KEY, _sample)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, _KEY, _apply)
+    return model
+
+
+def layers(model: Any) -> int | None:
+    """How many layers a MODEL has, or None if it is not a model that is known here."""
+    network = _network(model)
+    return len(network.blocks) if _unknown(network) is None else None
+
+
+def _network(model: Any) -> Any:
+    network = model.model.diffusion_model
+    return getattr(network, "_orig_mod", network)
+
+
+def _unknown(network: Any) -> str | None:
+    """Why a network is none of those whose tokens are known; Wan's other classes lay them out in other ways."""
+    if type(network) is WanModel:
+        return None
+    return (
+        f"{type(network).__name__} is not a model whose tokens this pack knows "
+        "(Wan2.1 and Wan2.2 T2V, I2V, first-last-frame and 5B are)"
+    )
+
+
+def _sample(
+    executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    guider = executor.class_obj
+    session = _Session(guider, sigmas, len(noise))
+    guider.model_options.setdefault("transformer_options", {})[_KEY] = session
+    samples = None
+    try:
+        samples = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+    finally:
+        guider.model_options["transformer_options"].pop(_KEY, None)
+        session.close(samples)
+    return samples
+
+
+def _apply(
+    executor: Any,
+    x: Tensor,
+    t: Tensor,
+    c_concat: Any = None,
+    c_crossattn: Any = None,
+    control: Any = None,
+    transformer_options: dict[str, Any] | None = None,
+    **conds: Any,
+) -> Any:
+    options = dict(transformer_options or {})
+    session = options.get(_KEY)
+    previous = options.get(_OVERRIDE)
+    if session is not None and session.stock is None and not isinstance(previous, _Override):
+        options[_OVERRIDE] = session.override(x, t, options, conds)
+    return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+
+
+class _Session:
+    """One sampling run."""
+
+    def __init__(self, guider: Any, sigmas: Tensor, samples: int) -> None:
+        attached = guider.model_patcher.get_attachment(_KEY) or ()
+        self.network = _network(guider.model_patcher)
+        self.chain = Chain([interceptor for interceptor, _ in attached])
+        self.on_end = [on_end for _, on_end in attached if on_end is not None]
+        self.guider = guider
+        self.sigmas = tuple(dict.fromkeys(s for s in sigmas.tolist() if s > 0))
+        self.samples = samples
+        self.run: Run | None = None
+        self.visits: Counter[tuple[str, float]] = Counter()
+        self.names: dict[UUID, str] = {}
+        self.lock = threading.Lock()  # ComfyUI calls the model from one thread per GPU
+        self.stock: str | None = None
+        if (reason := _unknown(self.network)) is not None:
+            self.leave_to_stock(reason)
+
+    def leave_to_stock(self, reason: str) -> None:
+        self.stock = reason
+        logging.warning("VDiT Attention: this run is computed by the stock model: %s.", reason)
+
+    def override(self, x: Tensor, t: Tensor, options: dict[str, Any], conds: dict[str, Any]) -> _Override:
+        """The attention override of one model call; x holds one chunk of the batch per entry of options["uuids"]."""
+        if not self.names:
+            self.names = _branch_names(self.guider.conds)
+        sigma = float(t.max())
+        branches = [self.names.get(uuid, f"other {i}") for i, uuid in enumerate(options["uuids"])]
+        samples = len(x) // len(branches)
+        with self.lock:
+            visit = self.visits[branches[0], sigma]
+            for branch in branches:
+                self.visits[branch, sigma] += 1
+        rows = tuple(Row(branch, i) for branch in branches for i in range(samples))
+        return _Override(self, sigma, visit, rows, _reference_tokens(self.network, conds), options.get(_OVERRIDE))
+
+    def site(self, layer: int, grid: TokenGrid, dtype: torch.dtype, call: _Override) -> Site:
+        """The first call of a run begins it.
+
+        Raises:
+            HostError: if the grid changes within the run and an interceptor cannot follow.
+        """
+        with self.lock:
+            if self.run is None:
+                run = self.describe(grid, dtype)
+                self.chain.begin(run)
+                self.run = run
+        run = self.run
+        if grid != run.grid:
+            strict = [type(i).__name__ for i in self.chain.interceptors if not i.any_grid]
+            if strict:
+                raise HostError(
+                    f"This run computes attention on a grid of {grid} after one of {run.grid}, as context windows and "
+                    f"conditioning areas do; recorded maps fit one grid only ({', '.join(strict)}). Use live transfer, "
+                    "switch off the causal window fix, or remove the windows or areas."
+                )
+            run = replace(run, grid=grid)
+        return Site(run, layer, run.step_of(call.sigma), call.sigma, call.visit, call.rows)
+
+    def describe(self, grid: TokenGrid, dtype: torch.dtype) -> Run:
+        network = self.network
+        signature = ModelSignature(len(network.blocks), network.num_heads, network.dim // network.num_heads)
+        return Run(signature, grid, self.sigmas, _branches_to_come(self.guider), self.samples, dtype)
+
+    def close(self, samples: Tensor | None) -> None:
+        self.chain.end(completed=samples is not None and self.run is not None and self.stock is None)
+        outcome = Outcome(samples, self.run, self.stock)
+        for on_end in self.on_end:
+            on_end(outcome)
+
+
+def _branch_names(conds: dict[str, list[dict[str, Any]]]) -> dict[UUID, str]:
+    """The branch of each conditioning entry of a guider: cond, uncond, or the guider's own word; further entries of
+    one kind are numbered."""
+    return {
+        entry["uuid"]: _BRANCHES.get(kind, kind) + (f" {n + 1}" if n else "")
+        for kind, entries in conds.items()
+        for n, entry in enumerate(entries or ())
+    }
+
+
+def _branches_to_come(guider: Any) -> tuple[str, ...]:
+    """The branches that a guider will compute; at a guidance of 1 ComfyUI leaves out the negative prompt."""
+    conds = dict(guider.conds)
+    optimized = not guider.model_options.get("disable_cfg1_optimization", False)
+    if optimized and set(conds) == {"positive", "negative"} and math.isclose(guider.cfg, 1.0):
+        del conds["negative"]
+    return tuple(_branch_names(conds).values())
+
+
+def _reference_tokens(network: Any, conds: dict[str, Any]) -> int:
+    """How many tokens of a reference picture a model call puts before the grid's."""
+    reference = conds.get("reference_latent")
+    if reference is None or getattr(network, "ref_conv", None) is None:
+        return 0
+    return math.prod(n // p for n, p in zip(reference.shape[-2:], network.patch_size[1:], strict=True))
+
+
+class _Override:
+    """The attention function of one model call: self-attention goes through the chain, all else where it would go."""
+
+    def __init__(
+        self, session: _Session, sigma: float, visit: int, rows: tuple[Row, ...], prefix: int, previous: Any
+    ) -> None:
+        self.session, self.sigma, self.visit, self.rows, self.prefix = session, sigma, visit, rows, prefix
+        self.previous = previous
+        self.layer = -1
+
+    @torch.compiler.disable()
+    def __call__(self, func: Any, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        stock = func if self.previous is None else partial(self.previous, func)
+        session, grid = self.session, self._self_attention(q, k, kwargs)
+        if grid is None:
+            return stock(q, k, v, *args, **kwargs)
+        site = session.site(self.layer, grid, q.dtype, self)
+        if not session.chain.wants(site):
+            return stock(q, k, v, *args, **kwargs)
+        heads = kwargs["heads"]
+
+        def backend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return _split(stock(_join(q), _join(k), _join(v), *args, **kwargs), heads)
+
+        call = AttentionCall(site, _split(q, heads), _split(k, heads), _split(v, heads), backend)
+        return _join(session.chain(call))
+
+    def _self_attention(self, q: Tensor, k: Tensor, kwargs: dict[str, Any]) -> TokenGrid | None:
+        """The grid, if this call is a block's self-attention; it is the block's first call, before cross-attention,
+        which may have a text as long as the grid."""
+        options = kwargs.get("transformer_options") or {}
+        layer = options.get("block_index")
+        if layer is None or layer == self.layer:
+            return None
+        self.layer = layer
+        frames, height, width = options["grid_sizes"]
+        suffix = q.shape[1] - frames * height * width - self.prefix
+        if q.shape != k.shape or suffix < 0 or len(q) != len(self.rows):
+            self.session.leave_to_stock(
+                f"self-attention of layer {layer} has {len(q)} rows of {q.shape[1]} tokens; expected {len(self.rows)} "
+                f"rows of {frames} x {height} x {width} tokens and {self.prefix} of a reference"
+            )
+            return None
+        return TokenGrid(frames, height, width, self.prefix, suffix)
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """(rows, tokens, heads * head_dim) to (rows, heads, tokens, head_dim); a view."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _join(x: Tensor) -> Tensor:
+    """The way back; a view of what `_split` made."""
+    return x.transpose(1, 2).flatten(2)
