@@ -17,14 +17,14 @@ class DemoModel(io.ComfyNode):
             node_id="VDiT_DemoModel",
             display_name="Demo Wan2.1 (tiny)",
             category=sockets.CATEGORY,
-            description="A tiny Wan2.1 that ships with this pack, trained on a synthetic world of cars, trucks and dogs: 128 x "
-            f"128 pixels, 17 frames, {STEPS} steps (euler, simple), cfg {GUIDANCE:g}. Its shift is set. It knows these words: "
-            f"{' '.join(VOCABULARY)}.",
+            description="A tiny Wan2.1 that ships with this pack, trained on a synthetic world of cars, trucks and "
+            f"dogs: 128 x 128 pixels, 17 frames, {STEPS} steps (euler, simple), cfg {GUIDANCE:g}. Its shift is set. "
+            f"It knows these words: {' '.join(VOCABULARY)}.",
             search_aliases=["tiny wan", "test model", "checkpoint", "load demo"],
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="A Wan2.1 T2V model of 9 layers."),
-                io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode; a word it does not know is an error."),
+                io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode; an unknown word is an error."),
                 io.Vae.Output(display_name="vae", tooltip="A Wan2.1 VAE."),
             ],
         )  # fmt: skip

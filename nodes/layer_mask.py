@@ -23,8 +23,8 @@ class LayerMaskNode(io.ComfyNode):
                 io.String.Input(
                     "mask",
                     default="all",
-                    tooltip="The layers, as text: all, none, 3, 3-7, 0-28/4 (every fourth), early, middle, late, each with "
-                    "an optional strength (3-7:0.5), joined by commas. The last term that names a layer counts.",
+                    tooltip="The layers, as text: all, none, 3, 3-7, 0-28/4 (every fourth), early, middle, late, each "
+                    "with an optional strength (3-7:0.5), joined by commas. The last term that names a layer counts.",
                 ),
                 io.Int.Input(
                     "layers",

@@ -22,11 +22,13 @@ class RecordAttention(io.ComfyNode):
             node_id="VDiT_RecordAttention",
             display_name="Record Attention",
             category=sockets.CATEGORY,
-            description="Watches the next sampling run of this model and keeps its self-attention (queries and keys), from "
-            "which Finish Recording makes a store. Changes nothing in the video.",
+            description="Watches the sampling run of this model and keeps its self-attention (queries and keys) for "
+            "Finish Recording. Changes nothing in the video.",
             search_aliases=["capture attention", "save attention maps", "attention store"],
             inputs=[
-                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model; connect the output to the sampler of the source video."),
+                io.Model.Input(
+                    "model", tooltip="A Wan2.1 or Wan2.2 model; connect the output to the sampler of the source video."
+                ),
                 choices.indices("layers", "which layers (transformer blocks) to record"),
                 choices.indices("steps", "which sampling steps to record"),
                 choices.branches("which prompts' attention to record"),
@@ -42,8 +44,8 @@ class RecordAttention(io.ComfyNode):
                     min=0.1,
                     max=4096.0,
                     step=0.5,
-                    tooltip="How much RAM the recording may take, in GiB; never more than is free. A recording that would not "
-                    "fit is refused before the first step, with settings that would.",
+                    tooltip="How much RAM the recording may take, in GiB; never more than is free. A recording that "
+                    "would not fit is refused before the first step, with what to change.",
                 ),
                 choices.indices("heads", "which attention heads to record", advanced=True),
             ],

@@ -60,7 +60,7 @@ class Recording:
             NoRecording: if there is none, with the reason and what to do.
         """
         mark = _fingerprint(latent)
-        store = self._unclaimed.pop(mark, None) or self._claimed.get(mark)
+        store = self._unclaimed.pop(mark, self._claimed.get(mark))
         if store is None:
             Losses.count += 1
             raise NoRecording(

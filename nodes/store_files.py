@@ -20,14 +20,14 @@ class SaveAttentionStore(io.ComfyNode):
             node_id="VDiT_SaveAttentionStore",
             display_name="Save Attention Store",
             category=sockets.CATEGORY,
-            description="Writes a recording to output/attention, to be used again in other workflows and after a restart.",
+            description="Writes a recording to output/attention, for other workflows and other days.",
             search_aliases=["export attention"],
             inputs=[
                 sockets.AttentionStore.Input("store", tooltip="From Finish Recording."),
                 io.String.Input(
                     "filename_prefix",
                     default="recording",
-                    tooltip="The file's name in output/attention; a number is added. %date:yyyy-MM-dd% and the like work.",
+                    tooltip="The file's name in output/attention; a number is added. %year% %month% %day% work.",
                 ),
             ],
             outputs=[
@@ -40,13 +40,13 @@ class SaveAttentionStore(io.ComfyNode):
 
     @classmethod
     def execute(cls, store: AttentionStore, filename_prefix: str) -> io.NodeOutput:
-        folder, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
+        _, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
             str(Path(_FOLDER) / filename_prefix), folder_paths.get_output_directory()
         )
         name = f"{stem}_{counter:05}_{_SUFFIX}"
         file = _named(f"{subfolder}/{name} [output]")
         store.save(file)
-        shown = f"saved {file.relative_to(_folders()['output'])}, {file.stat().st_size / 2**20:.1f} MiB"
+        shown = f"saved output/{subfolder}/{name}, {file.stat().st_size / 2**20:.1f} MiB"
         report.show(cls.hidden.unique_id, shown, good=True, layers=store.header.model.layers)
         return io.NodeOutput(store, f"{subfolder}/{name} [output]")
 
@@ -58,7 +58,7 @@ class LoadAttentionStore(io.ComfyNode):
             node_id="VDiT_LoadAttentionStore",
             display_name="Load Attention Store",
             category=sockets.CATEGORY,
-            description="Reads a recording from output/attention or input/attention. Every shape is checked before reading.",
+            description="Reads a recording from output/attention or input/attention; the whole file is checked first.",
             search_aliases=["import attention"],
             inputs=[
                 io.Combo.Input(

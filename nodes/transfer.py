@@ -62,12 +62,12 @@ class TransferAttention(io.ComfyNode):
             node_id="VDiT_TransferAttention",
             display_name="Transfer Attention (layer mask)",
             category=sockets.CATEGORY,
-            description="Samples with the attention maps of a recorded video in the place of the model's own: the source's "
-            "motion and camera, this prompt's content. Use the source's seed, size and sampler settings.",
+            description="Samples with the attention maps of a recorded video in the place of the model's own: the "
+            "source's motion and camera, this prompt's content. Use the source's seed, size and sampler settings.",
             search_aliases=["attention map transfer", "attention injection", "motion transfer", "video edit"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that samples the target; connect the output to its sampler."),
-                sockets.AttentionStore.Input("store", tooltip="The source's attention, from Finish Recording or a file."),
+                io.Model.Input("model", tooltip="The model that samples the target; its output goes to the sampler."),
+                sockets.AttentionStore.Input("store", tooltip="The source's attention: Finish Recording, or a file."),
                 *_where_inputs(),
                 io.Float.Input(
                     "gap",
@@ -76,8 +76,8 @@ class TransferAttention(io.ComfyNode):
                     max=1.0,
                     step=0.001,
                     advanced=True,
-                    tooltip="How far apart the noise levels of recorded and sampled steps may be. Widen it to use a recording "
-                    "made with other steps; each step then takes the nearest.",
+                    tooltip="How far apart the noise levels of recorded and sampled steps may be. Widen it to use a "
+                    "recording made with other steps; each step then takes the nearest.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the source's maps.")],
@@ -115,8 +115,8 @@ class LiveTransferNode(io.ComfyNode):
             node_id="VDiT_LiveTransfer",
             display_name="Live Transfer",
             category=sockets.CATEGORY,
-            description="Samples a source and its targets in one batch from the same noise, all with the source's attention "
-            "maps. Nothing is stored, so any size and length works. Batch item 0 is the source, then the targets.",
+            description="Samples a source and its targets in one batch from the same noise, all with the source's "
+            "attention maps. Nothing is stored: any size and length works. Item 0 of the batch is the source.",
             search_aliases=["attention map transfer", "attention injection", "motion transfer", "video edit"],
             inputs=[
                 io.Model.Input("model", tooltip="The model; connect the output to the sampler."),

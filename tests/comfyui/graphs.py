@@ -42,7 +42,14 @@ def sampler(model: list, prompt: str, seed: int = 7, steps: int = 3, **changes: 
 
 
 def record(model: list, **changes: Any) -> dict[str, Any]:
-    settings = {"layers": "all", "steps": "all", "branches": "all", "precision": "exact", "memory_gb": 4, "heads": "all"}
+    settings = {
+        "layers": "all",
+        "steps": "all",
+        "branches": "all",
+        "precision": "exact",
+        "memory_gb": 4,
+        "heads": "all",
+    }
     return node("VDiT_RecordAttention", model=model, **settings | changes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+from torch import Tensor
 from websockets.sync.client import connect
 
 from .installation import PACK, ComfyUI
@@ -28,11 +31,11 @@ class PromptFailed(RuntimeError):
 
 @dataclass
 class Result:
-    """What a prompt did: the nodes that ran (not those taken from the cache), and every message of the server."""
+    """What a prompt did: the nodes that ran (not those from the cache), all messages, and the latents it saved."""
 
     ran: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
-    outputs: dict[str, Any] = field(default_factory=dict)
+    latents: dict[str, Tensor] = field(default_factory=dict)
 
     def reports(self) -> dict[str, str]:
         """The pack's summaries by node."""
@@ -74,7 +77,8 @@ class Server:
         """
         result = Result()
         with connect(f"ws://{self.address}/ws?clientId={self.client}", max_size=None) as socket_:
-            queued = self.post("/prompt", {"prompt": prompt, "client_id": self.client})["prompt_id"]
+            answer = self.post("/prompt", {"prompt": prompt, "client_id": self.client})
+            queued = answer["prompt_id"]
             for raw in socket_:
                 if isinstance(raw, bytes):
                     continue
@@ -91,8 +95,14 @@ class Server:
                     raise PromptFailed("interrupted")
                 if kind == "execution_success" and data["prompt_id"] == queued:
                     break
-        history = self.get(f"/history/{queued}")[queued]
-        result.outputs = history["outputs"]
+        if answer["node_errors"]:
+            raise PromptFailed(json.dumps(answer["node_errors"]))
+        while queued not in (history := self.get(f"/history/{queued}")):
+            time.sleep(0.02)  # it is written just after the last message
+        for name, files in history[queued]["outputs"].items():
+            for file in files.get("latents", ()):
+                path = self.base / "output" / file["subfolder"] / file["filename"]
+                result.latents[name] = load_file(path)["latent_tensor"]
         return result
 
 
@@ -109,11 +119,16 @@ def serve(comfyui: ComfyUI, base: Path, *options: str) -> Iterator[Server]:
     nodes.mkdir(parents=True)
     (nodes / FOLDER_NAME).symlink_to(PACK, target_is_directory=True)
     address = f"127.0.0.1:{_free_port()}"
-    command = [str(comfyui.python), "main.py", "--cpu", "--base-directory", str(base), "--listen", "127.0.0.1", "--port",
-               address.split(":")[1], "--database-url", f"sqlite:///{base}/comfyui.db", *options]  # fmt: skip
+    host, port = address.split(":")
+    command = [str(comfyui.python), "main.py", "--cpu", "--base-directory", str(base), "--listen", host, "--port", port,
+               "--database-url", f"sqlite:///{base}/comfyui.db", *options]  # fmt: skip
     log = base / "server.log"
+    # One thread: two servers, or a server and a browser, on two cores would wait for each other at every barrier.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=comfyui.folder, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=comfyui.folder, env=environment, stdout=out, stderr=subprocess.STDOUT
+        )
         try:
             server = Server(address, base, process, log)
             _wait_until_up(server)

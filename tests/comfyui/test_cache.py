@@ -1,0 +1,134 @@
+"""ComfyUI's cache and order: a recording always belongs to the latent it is asked for, or there is a clear message."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from comfyui import graphs
+from comfyui.server import PromptFailed, serve
+
+
+def fresh(server) -> None:
+    """Empty the server's cache."""
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    server.run(graphs.demo() | {"end": graphs.node("SaveLatent", samples=["empty", 0], filename_prefix="none")})
+
+
+def test_a_changed_transfer_does_not_sample_the_source_again(server):
+    server.run(graphs.transfer(seed=21))
+    changed = server.run(graphs.transfer(seed=21, strength=0.5))
+    assert "sample source" not in changed.ran
+    assert "sample target" in changed.ran
+
+
+def test_the_same_prompt_again_runs_nothing(server):
+    server.run(graphs.transfer(seed=22))
+    assert server.run(graphs.transfer(seed=22)).ran == []
+
+
+def test_another_seed_is_recorded_anew(server):
+    """Recorder and transfer come from the cache; their second run must give what a first run gives."""
+    server.run(graphs.transfer(seed=23))
+    second = server.run(graphs.transfer(seed=24))
+    assert "record" not in second.ran
+    fresh(server)
+    assert torch.equal(second.latents["save target"], server.run(graphs.transfer(seed=24)).latents["save target"])
+
+
+def test_two_samplers_on_one_recorder(server):
+    graph = graphs.transfer(seed=25)
+    graph["sample other"] = graphs.sampler(["record", 0], "source", seed=26)
+    graph["finish other"] = graphs.node("VDiT_FinishRecording", recorder=["record", 1], latent=["sample other", 0])
+    graph["transfer other"] = graphs.node(
+        "VDiT_TransferAttention", model=["demo", 0], store=["finish other", 0], gap=0.001, **graphs.where()
+    )
+    graph["sample other target"] = graphs.sampler(["transfer other", 0], "target", seed=26)
+    graph["save other"] = graphs.node("SaveLatent", samples=["sample other target", 0], filename_prefix="other")
+    both = server.run(graph)
+    assert torch.equal(both.latents["save target"], server.run(graphs.transfer(seed=25)).latents["save target"])
+    assert torch.equal(both.latents["save other"], server.run(graphs.transfer(seed=26)).latents["save target"])
+
+
+def test_a_finish_that_is_added_later_finds_the_recording(server):
+    graph = graphs.transfer(seed=27)
+    first = {name: graph[name] for name in ("demo", "source", "nothing", "empty", "record", "sample source")}
+    server.run(first | {"save": graphs.node("SaveLatent", samples=["sample source", 0], filename_prefix="first")})
+    second = server.run(graph)
+    assert "sample source" not in second.ran
+    assert second.reports()["transfer"] == "replaced 54 of 54 calls"
+
+
+def test_after_a_lost_recording_the_next_run_samples_anew(server):
+    """A latent that no recorder knows, as after an eviction: the message says to queue again, and that works."""
+    graph = graphs.transfer(seed=28)
+    server.run(graph)
+    wrong = graphs.transfer(seed=28)
+    wrong["finish"]["inputs"]["latent"] = ["empty", 0]
+    with pytest.raises(PromptFailed, match="queue again: the next run samples anew"):
+        server.run(wrong)
+    again = server.run(graph)
+    assert {"record", "sample source"} <= set(again.ran)
+    assert again.reports()["transfer"] == "replaced 54 of 54 calls"
+
+
+@pytest.mark.parametrize("at", ["sample source", "sample target"])
+def test_an_interrupted_run_leaves_everything_as_it_was(server, at):
+    before = server.run(graphs.stock("target", seed=29)).latents["save"]
+    with pytest.raises(PromptFailed, match="interrupted"):
+        server.run(graphs.transfer(seed=29, steps=30), interrupt_at=at)
+    fresh(server)
+    assert torch.equal(server.run(graphs.stock("target", seed=29)).latents["save"], before)
+    assert server.run(graphs.transfer(seed=29)).reports()["transfer"] == "replaced 54 of 54 calls"
+
+
+def test_a_recording_is_saved_and_loaded(server):
+    graph = graphs.transfer(seed=30)
+    graph["save"] = graphs.node("VDiT_SaveAttentionStore", store=["finish", 0], filename_prefix="car")
+    graph["load"] = graphs.node("VDiT_LoadAttentionStore", file=["save", 1])
+    graph["transfer"]["inputs"]["store"] = ["load", 0]
+    saved = server.run(graph)
+    file = "attention/car_00001_.safetensors [output]"
+    assert saved.reports()["save"].startswith("saved output/attention/car_00001_.safetensors, 33.8 MiB")
+    assert torch.equal(saved.latents["save target"], server.run(graphs.transfer(seed=30)).latents["save target"])
+    assert file in server.get("/object_info/VDiT_LoadAttentionStore")["VDiT_LoadAttentionStore"]["input"]["required"][
+        "file"
+    ][1]["options"]
+    del graph["save"]
+    graph["load"]["inputs"]["file"] = file
+    assert torch.equal(server.run(graph).latents["save target"], saved.latents["save target"])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "attention/../../secret.safetensors [output]",
+        "/etc/passwd [output]",
+        "attention/none.safetensors [input]",
+        "car.safetensors",
+        "attention/car.txt [output]",
+        "",
+    ],
+)
+def test_other_files_are_not_read(server, file):
+    graph = {
+        "load": graphs.node("VDiT_LoadAttentionStore", file=file),
+        "save": graphs.node("VDiT_SaveAttentionStore", store=["load", 0], filename_prefix="x"),
+    }
+    with pytest.raises(PromptFailed, match="recording"):
+        server.run(graph)
+
+
+@pytest.mark.parametrize("prefix", ["../../x", "/tmp/x"])
+def test_nothing_is_written_elsewhere(server, prefix):
+    graph = graphs.transfer(seed=31)
+    graph["save"] = graphs.node("VDiT_SaveAttentionStore", store=["finish", 0], filename_prefix=prefix)
+    with pytest.raises(PromptFailed, match="VDiT_SaveAttentionStore"):
+        server.run(graph)
+    assert not list(server.base.parent.glob("x_*"))
+
+
+@pytest.mark.parametrize("option", ["--cache-none", "--fp16-intermediates"])
+def test_other_ways_to_run_the_server(comfyui, tmp_path, option):
+    with serve(comfyui, tmp_path / "base", option) as server:
+        for seed in (32, 33):
+            assert server.run(graphs.transfer(seed=seed)).reports()["transfer"] == "replaced 54 of 54 calls"
