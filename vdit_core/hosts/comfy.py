@@ -132,11 +132,11 @@ class _Session:
         self.chain = Chain([interceptor for interceptor, _ in attached])
         self.on_end = [on_end for _, on_end in attached if on_end is not None]
         self.guider = guider
-        self.sigmas = tuple(dict.fromkeys(s for s in sigmas.tolist() if s > 0))
+        self.sigmas = tuple(dict.fromkeys(sigmas[:-1].tolist()))  # where each step begins
         self.samples = samples
         self.run: Run | None = None
         self.visits: Counter[tuple[str, float]] = Counter()
-        self.names: dict[UUID, str] = {}
+        self.names: dict[UUID, list[str]] = {}
         self.lock = threading.Lock()  # ComfyUI calls the model from one thread per GPU
         self.stock: str | None = None
         if (reason := _unknown(self.network)) is not None:
@@ -151,7 +151,9 @@ class _Session:
         if not self.names:
             self.names = _branch_names(self.guider.conds)
         sigma = float(t.max())
-        branches = [self.names.get(uuid, f"other {i}") for i, uuid in enumerate(options["uuids"])]
+        uuids = options["uuids"]
+        # A conditioning that another node made up on the way has no name of its own.
+        branches = [self.names.get(uuid, ["other"] * len(uuids))[uuids[:i].count(uuid)] for i, uuid in enumerate(uuids)]
         samples = len(x) // len(branches)
         with self.lock:
             visit = self.visits[branches[0], sigma]
@@ -195,14 +197,14 @@ class _Session:
             on_end(outcome)
 
 
-def _branch_names(conds: dict[str, list[dict[str, Any]]]) -> dict[UUID, str]:
-    """The branch of each conditioning entry of a guider: cond, uncond, or the guider's own word; further entries of
-    one kind are numbered."""
-    return {
-        entry["uuid"]: _BRANCHES.get(kind, kind) + (f" {n + 1}" if n else "")
-        for kind, entries in conds.items()
-        for n, entry in enumerate(entries or ())
-    }
+def _branch_names(conds: dict[str, list[dict[str, Any]]]) -> dict[UUID, list[str]]:
+    """The branches of each conditioning entry of a guider: cond, uncond, or the guider's own word; further ones of a
+    kind are numbered. An entry is more than one branch where ComfyUI repeats it for an area of another."""
+    names: dict[UUID, list[str]] = {}
+    for kind, entries in conds.items():
+        for n, entry in enumerate(entries or ()):
+            names.setdefault(entry["uuid"], []).append(_BRANCHES.get(kind, kind) + (f" {n + 1}" if n else ""))
+    return names
 
 
 def _branches_to_come(guider: Any) -> tuple[str, ...]:
@@ -211,7 +213,7 @@ def _branches_to_come(guider: Any) -> tuple[str, ...]:
     optimized = not guider.model_options.get("disable_cfg1_optimization", False)
     if optimized and set(conds) == {"positive", "negative"} and math.isclose(guider.cfg, 1.0):
         del conds["negative"]
-    return tuple(_branch_names(conds).values())
+    return tuple(name for names in _branch_names(conds).values() for name in names)
 
 
 def _reference_tokens(network: Any, conds: dict[str, Any]) -> int:
