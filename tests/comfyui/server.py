@@ -126,9 +126,7 @@ def serve(comfyui: ComfyUI, base: Path, *options: str) -> Iterator[Server]:
     # One thread: two servers, or a server and a browser, on two cores would wait for each other at every barrier.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=comfyui.folder, env=environment, stdout=out, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, cwd=comfyui.folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:
             server = Server(address, base, process, log)
             _wait_until_up(server)

@@ -90,9 +90,12 @@ def test_a_recording_is_saved_and_loaded(server):
     file = "attention/car_00001_.safetensors [output]"
     assert saved.reports()["save"].startswith("saved output/attention/car_00001_.safetensors, 33.8 MiB")
     assert torch.equal(saved.latents["save target"], server.run(graphs.transfer(seed=30)).latents["save target"])
-    assert file in server.get("/object_info/VDiT_LoadAttentionStore")["VDiT_LoadAttentionStore"]["input"]["required"][
-        "file"
-    ][1]["options"]
+    assert (
+        file
+        in server.get("/object_info/VDiT_LoadAttentionStore")["VDiT_LoadAttentionStore"]["input"]["required"]["file"][
+            1
+        ]["options"]
+    )
     del graph["save"]
     graph["load"]["inputs"]["file"] = file
     assert torch.equal(server.run(graph).latents["save target"], saved.latents["save target"])

@@ -160,7 +160,7 @@ def refused(server, graph: graphs.Graph) -> str:
     ("change", "message"),
     [
         ({"sample target": {"steps": 4}}, "which was not recorded"),
-        ({"sample target": {"latent_image": ["longer", 0]}}, "recorded on a grid of 5 x 8 x 8 = 320 tokens; this run has"),
+        ({"sample target": {"latent_image": ["longer", 0]}}, "recorded on a grid of 5 x 8 x 8 = 320 tokens; this"),
         ({"record": {"layers": "0-3"}}, "Layer 4 of branch 'cond' at step 0 was not recorded"),
         ({"record": {"layers": "7-9"}}, "Layer 9 in '7-9' is out of range: there are 9 layers, 0 to 8"),
         ({"record": {"layers": "seven"}}, "layers: Cannot read 'seven'"),
