@@ -1,0 +1,118 @@
+"""The page reads and writes layer masks as vdit_core.selection does: web/js/mask_text.js, run in node."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vdit_core.selection import LayerMask, SelectionError
+
+HERE = Path(__file__).parent
+MODULE = HERE.parents[1] / "web" / "js" / "mask_text.js"
+LAYERS = (1, 2, 9, 10, 30, 40)
+
+#: What both messages must have in common, the more special first.
+KINDS = (r"empty term", r"annot read the strength", r"annot read", r"trength .* is out of range", r"runs backwards",
+         r"stride", r"no part of a whole", r"ayer \d+ .*is out of range")  # fmt: skip
+
+RUN = """
+const { parse, write } = await import(process.argv[1]);
+let input = "";
+for await (const chunk of process.stdin) input += chunk;
+const results = JSON.parse(input).map(([text, layers]) => {
+  try {
+    const strengths = parse(text, layers);
+    return { strengths, written: write(strengths) };
+  } catch (error) {
+    return { error: error.message };
+  }
+});
+console.log(JSON.stringify(results));
+"""
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("node is not installed: the page's mask grammar is not compared with Python's")
+    return found
+
+
+ODD_INDICES = ("frist", "3-", "-3", "1 - 2", "3/2", "50%", "", "1.5", "٣", "0x1", "+1", "1e1", "Late", "ALL")
+ODD_STRENGTHS = (":1", ": .5", " :1.", ":1.01", ":-1", ":1e-1", ":0.1:0.2", ":", ":.", ":half")
+
+
+def term(rng: random.Random) -> str:
+    low, high = rng.randrange(12), rng.randrange(45)
+    kinds = (
+        rng.choice(["all", "none", "early", "middle", "late"]),
+        f"{low}",
+        f"{low}-{high}",
+        f"{low}-{high}/{rng.randrange(6)}",
+        f"{rng.randrange(101)}%-{rng.randrange(110)}%",
+        f"{rng.randrange(50)}.{rng.randrange(100)}%-100%",
+        rng.choice(ODD_INDICES),
+    )
+    strength = rng.choice(["", "", "", f":{rng.randrange(101) / 100}", rng.choice(ODD_STRENGTHS)])
+    spaces = rng.choice(["", "", " ", "\t"])
+    return spaces + rng.choice(kinds) + strength + spaces
+
+
+def cases() -> list[tuple[str, int]]:
+    rng = random.Random(0)
+    texts = {"", ",", "all", "0-8/4", "all, 3:0", "0%-70%", "99999999999999999999"}
+    while len(texts) < 3000:
+        texts.add(",".join(term(rng) for _ in range(rng.choice([1, 1, 1, 2, 3, 4]))))
+    return [(text, rng.choice(LAYERS)) for text in sorted(texts)]
+
+
+def strengths_of(text: str, layers: int) -> list[float]:
+    resolved = LayerMask(text).resolve(layers)
+    return [resolved.get(layer, 0.0) for layer in range(layers)]
+
+
+def in_python(text: str, layers: int) -> dict[str, object]:
+    try:
+        return {"strengths": strengths_of(text, layers)}
+    except SelectionError as error:
+        return {"error": kind(str(error))}
+
+
+def kind(message: str) -> str:
+    return next((kind for kind in KINDS if re.search(kind, message)), message)
+
+
+def test_the_page_reads_as_python_does(node):
+    asked = cases()
+    run = subprocess.run(
+        [node, "--input-type=module", "-e", RUN, MODULE.as_uri()],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    refused = 0
+    for (text, layers), page in zip(asked, json.loads(run.stdout), strict=True):
+        written = page.pop("written", None)
+        if "error" in page:
+            page["error"] = kind(page["error"])
+            refused += 1
+        assert page == in_python(text, layers), f"{text!r} for {layers} layers"
+        if written is not None:
+            assert strengths_of(written, layers) == page["strengths"], f"{text!r} was written as {written!r}"
+    assert 0.2 < refused / len(asked) < 0.8, "the generated texts are to hold both kinds in plenty"
+
+
+def test_the_modules_own_tests_pass(node):
+    run = subprocess.run(
+        [node, "--test", str(HERE / "mask_text.test.mjs")], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stdout[-3000:]

@@ -1,0 +1,140 @@
+// The text of a layer mask, read and written as vdit_core/selection.py does (the grammar is told there).
+
+const THIRDS = ["early", "middle", "late"];
+const TERM = /^(?:(all|none|early|middle|late)|(\d+)(?:-(\d+)(?:\/(\d+))?)?|(\d+(?:\.\d+)?)%-(\d+(?:\.\d+)?)%)$/;
+const NUMBER = /^(?:\d*\.?\d+|\d+\.)$/;
+
+/** The strength of every layer; throws an Error whose message fits under the cells. */
+export function parse(text, layers) {
+  const terms = readTerms(text);
+  const strengths = new Array(layers).fill(0);
+  for (const { indices, strength } of terms) {
+    for (const layer of indices(layers)) strengths[layer] = strength;
+  }
+  return strengths;
+}
+
+/** The shortest text (of those that read well) for these strengths; parse() gives them back to six decimals. */
+export function write(strengths) {
+  const rounded = strengths.map((strength) => Number(strength.toFixed(6)));
+  const values = [...new Set(rounded)];
+  if (values.length === 1) return values[0] ? `all${suffix(values[0])}` : "none";
+  const grounds = [...values.filter(Boolean), 0];
+  return grounds.map((ground) => writeOn(ground, rounded)).reduce((a, b) => (b.length < a.length ? b : a));
+}
+
+// Every term is read before any is resolved, so that of two mistakes Python and the page name the same one.
+function readTerms(text) {
+  const terms = text.split(",").map((term) => term.trim().toLowerCase());
+  if (!terms.every(Boolean)) throw new Error("empty term: write none, or all");
+  return terms.map(readTerm);
+}
+
+function readTerm(term) {
+  const colon = term.indexOf(":");
+  if (colon < 0) return { indices: readIndices(term), strength: 1 };
+  const number = term.slice(colon + 1).trim();
+  if (!NUMBER.test(number)) throw new Error(`cannot read the strength “${number}”`);
+  if (Number(number) > 1) throw new Error(`strength ${number} is out of range: 0 to 1`);
+  return { indices: readIndices(term.slice(0, colon).trim()), strength: Number(number) };
+}
+
+/** A function from the number of layers to the layers that a term names. */
+function readIndices(text) {
+  const match = TERM.exec(text);
+  if (!match) throw new Error(`cannot read “${text}”`);
+  const [, word, low, high, every, from, to] = match;
+  if (word) return (layers) => wordIndices(word, layers);
+  if (from) return shareIndices(text, Number(from) / 100, Number(to) / 100);
+  return rangeIndices(text, Number(low), Number(high ?? low), Number(every ?? 1));
+}
+
+function wordIndices(word, layers) {
+  const third = THIRDS.indexOf(word);
+  if (third < 0) return range(0, word === "all" ? layers : 0);
+  return range(Math.ceil((third * layers) / 3), Math.ceil(((third + 1) * layers) / 3));
+}
+
+function shareIndices(text, from, to) {
+  if (!(from <= to && to <= 1)) throw new Error(`${text} is no part of a whole: write low%-high%`);
+  // The tolerance is Python's: 70 % of 10 layers must not become 8 of them.
+  const edge = (share, layers) => range(0, layers).filter((layer) => layer / layers < share - 1e-9).length;
+  return (layers) => range(edge(from, layers), edge(to, layers));
+}
+
+function rangeIndices(text, low, high, every) {
+  if (high < low) throw new Error(`${text} runs backwards: write ${high}-${low}`);
+  if (every < 1) throw new Error(`${text}: the stride must be at least 1`);
+  return (layers) => {
+    if (high >= layers) throw new Error(`layer ${high} is out of range: 0 to ${layers - 1}`);
+    return range(low, high + 1, every);
+  };
+}
+
+function range(start, end, step = 1) {
+  const indices = [];
+  for (let index = start; index < end; index += step) indices.push(index);
+  return indices;
+}
+
+function suffix(strength) {
+  return strength === 1 ? "" : `:${strength}`;
+}
+
+/** All layers at the ground's strength, then what differs from it. */
+function writeOn(ground, strengths) {
+  const differing = new Map();
+  strengths.forEach((strength, layer) => {
+    if (strength === ground) return;
+    if (!differing.has(strength)) differing.set(strength, []);
+    differing.get(strength).push(layer);
+  });
+  const terms = [];
+  // The largest group first: the last term counts, so its ranges may run across layers that are yet to be written.
+  const groups = [...differing].sort(([, a], [, b]) => b.length - a.length);
+  const ahead = new Set(groups.flatMap(([, layers]) => layers));
+  for (const [strength, layers] of groups) {
+    for (const { first, text } of rangesOver(layers, ahead)) terms.push({ first, text: text + suffix(strength) });
+    for (const layer of layers) ahead.delete(layer);
+  }
+  const joined = (inOrder) => [...(ground ? [`all${suffix(ground)}`] : []), ...inOrder.map(({ text }) => text)].join(", ");
+  const rising = joined([...terms].sort((a, b) => a.first - b.first));
+  return same(parse(rising, strengths.length), strengths) ? rising : joined(terms);
+}
+
+function same(some, others) {
+  return some.every((strength, layer) => strength === others[layer]);
+}
+
+/** Few ranges that together hold all the wanted layers, and otherwise only layers that may be crossed. */
+function rangesOver(wanted, crossable) {
+  const left = new Set(wanted);
+  const terms = [];
+  while (left.size) {
+    const best = longestRange(left, crossable);
+    for (const layer of best.layers) left.delete(layer);
+    terms.push({ first: best.layers[0], text: rangeText(best) });
+  }
+  return terms;
+}
+
+function longestRange(left, crossable) {
+  const [first] = left;
+  const last = Math.max(...left);
+  let best = { layers: [first], every: 1 };
+  for (let every = 1; first + every <= last; every++) {
+    const layers = [];
+    for (let layer = first; layer <= last && crossable.has(layer); layer += every) {
+      if (left.has(layer)) layers.push(layer);
+    }
+    // "0, 4" is shorter than "0-4/4".
+    if (layers.length > best.layers.length && (every === 1 || layers.length > 2)) best = { layers, every };
+  }
+  return best;
+}
+
+function rangeText({ layers, every }) {
+  const [first, last] = [layers[0], layers.at(-1)];
+  if (first === last) return `${first}`;
+  return every === 1 ? `${first}-${last}` : `${first}-${last}/${every}`;
+}
