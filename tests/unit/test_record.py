@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
-from vdit_core.record import Recorder, Selection
+from vdit_core.record import Recorder, RecordingTooLarge, Selection
 from vdit_core.selection import Indices, SelectionError
 from vdit_core.store import Evaluation, Key
 
@@ -102,3 +104,25 @@ def test_a_second_run_starts_a_new_store(host):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="'fp4' is not one of exact, int8"):
         Recorder(precision="fp4")
+
+
+def test_what_does_not_fit_the_budget_is_refused_before_the_first_call(host):
+    """18 calls of 2 x (2 heads x 18 tokens x 8) x 4 bytes."""
+    weight = 18 * 2 * 2 * 18 * 8 * 4
+    recorder = Recorder(budget=lambda: weight)
+    host().run(1, recorder)
+    assert recorder.store.nbytes == weight
+    calls = []
+    with pytest.raises(RecordingTooLarge, match=r"3 layers x 3 steps x 2 branches = 18 calls of .*; 17 fit\. .*int8"):
+        host().run(1, Recorder(budget=lambda: weight - 1), backend=lambda *qkv: calls.append(qkv))
+    assert not calls
+    host().run(1, Recorder(precision="int8", budget=lambda: weight // 2))
+
+
+def test_a_store_that_was_taken_is_let_go(host):
+    recorder = Recorder()
+    host().run(1, recorder)
+    store = weakref.ref(recorder.take())
+    assert store() is None
+    with pytest.raises(RuntimeError, match="no recording"):
+        recorder.take()

@@ -76,3 +76,12 @@ def test_any_text_is_read_or_refused(text, count):
     except SelectionError:
         return
     assert all(0 <= layer < count and 0 < strength <= 1 for layer, strength in strengths.items())
+
+
+@given(st.floats(0, 1))
+def test_a_scaled_mask_has_every_strength_multiplied(factor):
+    mask = LayerMask("all:0.5, 3, 1:0", made_for=5)
+    scaled = mask.scaled(factor).resolve(5)
+    expected = {i: s * factor for i, s in mask.resolve(5).items() if round(s * factor, 6) > 0}
+    assert scaled == pytest.approx(expected, abs=1e-6)
+    assert mask.scaled(1.0).resolve(5) == mask.resolve(5)
