@@ -1,0 +1,136 @@
+"""What the pack says about itself: help pages, the English names, and the example workflows fit the nodes."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comfyui.installation import PACK
+
+HELP = PACK / "web" / "docs"
+NAMES = PACK / "locales" / "en" / "nodeDefs.json"
+EXAMPLES = sorted((PACK / "example_workflows").glob("*.json"))
+
+#: Made by the page, not by the server.
+VIRTUAL = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
+
+Schemas = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def registered(server) -> Schemas:
+    return server.get("/object_info")
+
+
+@pytest.fixture(scope="module")
+def ours(registered: Schemas) -> Schemas:
+    found = {name: schema for name, schema in registered.items() if name.startswith("VDiT_")}
+    assert len(found) >= 8
+    return found
+
+
+def inputs(schema: dict[str, Any]) -> dict[str, list]:
+    """All inputs of a schema by name: [type, options]."""
+    return schema["input"].get("required", {}) | schema["input"].get("optional", {})
+
+
+def widgets(schema: dict[str, Any]) -> list[str]:
+    """The inputs that have a field in the node, in its order."""
+    fields = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+    return [name for name, (kind, *_) in inputs(schema).items() if isinstance(kind, list) or kind in fields]
+
+
+@cache
+def example(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_every_node_and_every_socket_is_described(ours):
+    bare = [name for name, schema in ours.items() if not schema["description"]]
+    bare += [f"{name}.{i}" for name, schema in ours.items() for i, (_, o) in inputs(schema).items() if not o["tooltip"]]
+    for name, schema in ours.items():
+        bare += [f"{name}: output {i}" for i, tooltip in enumerate(schema["output_tooltips"]) if not tooltip]
+    assert bare == []
+
+
+def test_the_english_names_are_those_of_the_nodes(ours):
+    """The page shows this file's texts in the place of the nodes' own, so they must not fall behind."""
+    named = json.loads(NAMES.read_text(encoding="utf-8"))
+    assert sorted(named) == sorted(ours)
+    for name, schema in ours.items():
+        entry = named[name]
+        assert (entry["display_name"], entry["description"]) == (schema["display_name"], schema["description"]), name
+        assert all(text["name"] for text in entry.get("inputs", {}).values()), name
+        assert {i: text["tooltip"] for i, text in entry.get("inputs", {}).items()} == {
+            i: options["tooltip"] for i, (_, options) in inputs(schema).items()
+        }, name
+        outputs = [(text["name"], text["tooltip"]) for text in entry["outputs"].values()]
+        assert list(entry["outputs"]) == [str(i) for i in range(len(schema["output"]))], name
+        assert outputs == list(zip(schema["output_name"], schema["output_tooltips"], strict=True)), name
+
+
+def test_every_node_has_a_help_page(ours):
+    assert sorted(page.stem for page in HELP.glob("*.md")) == sorted(ours)
+
+
+def test_a_help_page_names_every_input_and_output(ours):
+    named = json.loads(NAMES.read_text(encoding="utf-8"))
+    for name, schema in ours.items():
+        page = (HELP / f"{name}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {schema['display_name']}\n"), name
+        rows = re.findall(r"^\| (.+?) \|", page, re.MULTILINE)
+        listed = {word.strip() for row in rows for word in row.split(",")}
+        texts = named[name]
+        wanted = {text["name"] for text in (*texts.get("inputs", {}).values(), *texts["outputs"].values())}
+        # "target prompt, 2, 3, 4" is one row for four inputs.
+        missing = {word for word in wanted - listed if not re.fullmatch(r"target prompt \d", word)}
+        assert missing == set(), f"{name}: the page has no row for {sorted(missing)}"
+
+
+def test_pictures_in_help_pages_exist_and_are_used():
+    used = set()
+    for page in HELP.glob("*.md"):
+        pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+        assert pictures, f"{page.name} has no picture"
+        used |= {HELP / picture for picture in pictures}
+    assert {picture for picture in used if not picture.is_file()} == set()
+    assert {picture for picture in (HELP / "images").iterdir() if picture not in used} == set()
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 5
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_fits_the_nodes(registered, file):
+    nodes = example(file)["nodes"]
+    unknown = {node["type"] for node in nodes} - set(registered) - VIRTUAL
+    assert unknown == set()
+    for node in nodes:
+        if not node["type"].startswith("VDiT_"):
+            continue
+        # Values are saved by position: an input that was moved or added shifts them.
+        names = widgets(registered[node["type"]])
+        assert list(node.get("widgets_values_named", {})) == names, node["type"]
+        assert len(node.get("widgets_values", [])) == len(names), node["type"]
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_has_a_picture_and_says_what_it_is(file):
+    assert file.with_suffix(".jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+    assert any(node["type"] == "MarkdownNote" for node in example(file)["nodes"])
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_an_example_names_where_its_models_are(file):
+    for node in example(file)["nodes"]:
+        if node["type"] not in ("UNETLoader", "CLIPLoader", "VAELoader"):
+            continue
+        (model,) = node["properties"]["models"]
+        assert model["name"] == node["widgets_values"][0]
+        assert model["url"].startswith("https://huggingface.co/Comfy-Org/")
+        assert model["directory"] in ("diffusion_models", "text_encoders", "vae")
