@@ -98,5 +98,5 @@ class FinishRecording(io.ComfyNode):
     @classmethod
     def execute(cls, recorder: Recording, latent: dict[str, Any]) -> io.NodeOutput:
         store = recorder.claim(latent["samples"])
-        report.show(cls.hidden.unique_id, f"recorded {store.summary()}", good=True, layers=store.header.model.layers)
+        report.show(cls.hidden.unique_id, f"recorded {store.size()}", good=True, layers=store.header.model.layers)
         return io.NodeOutput(store, latent)

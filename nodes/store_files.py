@@ -46,8 +46,7 @@ class SaveAttentionStore(io.ComfyNode):
         name = f"{stem}_{counter:05}_{_SUFFIX}"
         file = _named(f"{subfolder}/{name} [output]")
         store.save(file)
-        shown = f"saved output/{subfolder}/{name}, {file.stat().st_size / 2**20:.1f} MiB"
-        report.show(cls.hidden.unique_id, shown, good=True, layers=store.header.model.layers)
+        report.show(cls.hidden.unique_id, f"saved {name}", good=True, layers=store.header.model.layers)
         return io.NodeOutput(store, f"{subfolder}/{name} [output]")
 
 
@@ -92,7 +91,7 @@ class LoadAttentionStore(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         store = AttentionStore.load(_named(file, must_exist=True))
-        report.show(cls.hidden.unique_id, f"loaded {store.summary()}", good=True, layers=store.header.model.layers)
+        report.show(cls.hidden.unique_id, f"loaded {store.size()}", good=True, layers=store.header.model.layers)
         return io.NodeOutput(store)
 
 

@@ -15,7 +15,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
+        part.touch()
+        permissions = part.stat().st_mode  # the user's own; some writers make files that nobody else may read
         yield part
+        part.chmod(permissions)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -19,7 +19,8 @@ def encode(x: Tensor, precision: str) -> dict[str, Tensor]:
         return {"": x.contiguous()}
     values = x.float()
     scale = (values.abs().amax(-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    return {"": (values / scale).round().clamp(-127, 127).to(torch.int8), ".scale": scale}
+    packed = (values / scale).round().clamp(-127, 127).to(torch.int8)
+    return {"": packed.contiguous(), ".scale": scale.contiguous()}  # hosts hand on views; files take whole tensors
 
 
 def decode(parts: dict[str, Tensor], dtype: torch.dtype) -> Tensor:

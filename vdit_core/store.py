@@ -167,6 +167,10 @@ class AttentionStore:
         """What the store weighs now."""
         return sum(part.nbytes for entry in self._entries.values() for part in entry.values())
 
+    def size(self) -> str:
+        """Half a line: how many calls (layer x evaluation x branch) it holds, and what they weigh."""
+        return f"{len(self)} calls, {self.nbytes / 2**20:.1f} MiB"
+
     def summary(self) -> str:
         """One line: what the store holds and what it weighs."""
         h = self.header
@@ -199,7 +203,7 @@ class AttentionStore:
         try:
             with whole_file(path) as part:
                 save_file(tensors, part, metadata=metadata)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise OSError(f"The attention store could not be written to {path}: {error}") from None
 
     @classmethod

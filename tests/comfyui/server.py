@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import time
@@ -123,10 +122,8 @@ def serve(comfyui: ComfyUI, base: Path, *options: str) -> Iterator[Server]:
     command = [str(comfyui.python), "main.py", "--cpu", "--base-directory", str(base), "--listen", host, "--port", port,
                "--database-url", f"sqlite:///{base}/comfyui.db", *options]  # fmt: skip
     log = base / "server.log"
-    # One thread: two servers, or a server and a browser, on two cores would wait for each other at every barrier.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=comfyui.folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, cwd=comfyui.folder, stdout=out, stderr=subprocess.STDOUT)
         try:
             server = Server(address, base, process, log)
             _wait_until_up(server)

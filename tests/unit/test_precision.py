@@ -28,3 +28,10 @@ def test_the_layout_foretells_what_is_made():
         parts = precision.encode(x, name)
         made = {suffix: (tuple(part.shape), part.dtype) for suffix, part in parts.items()}
         assert made == precision.layout(tuple(x.shape), x.dtype, name)
+
+
+def test_views_are_packed_as_whole_tensors():
+    """Hosts hand on transposed views; a file takes contiguous tensors only."""
+    x = torch.randn(2, 5, 3, 16).transpose(1, 2)
+    for name in precision.PRECISIONS:
+        assert all(part.is_contiguous() for part in precision.encode(x, name).values()), name

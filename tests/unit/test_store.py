@@ -194,6 +194,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path):
+    path, plain = tmp_path / "a.safetensors", tmp_path / "plain"
+    make().save(path)
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
 def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="could not be written"):
         make().save(tmp_path / "none" / "a.safetensors")
