@@ -83,12 +83,12 @@ def test_an_interrupted_run_leaves_everything_as_it_was(server, at):
 
 def test_a_recording_is_saved_and_loaded(server):
     graph = graphs.transfer(seed=30)
-    graph["save"] = graphs.node("VDiT_SaveAttentionStore", store=["finish", 0], filename_prefix="car")
+    graph["save"] = graphs.node("VDiT_SaveAttentionStore", store=["finish", 0], filename_prefix="kept")
     graph["load"] = graphs.node("VDiT_LoadAttentionStore", file=["save", 1])
     graph["transfer"]["inputs"]["store"] = ["load", 0]
     saved = server.run(graph)
-    file = "attention/car_00001_.safetensors [output]"
-    assert saved.reports()["save"].startswith("saved car_00001_.safetensors")
+    file = "attention/kept_00001_.safetensors [output]"
+    assert saved.reports()["save"].startswith("saved kept_00001_.safetensors")
     assert torch.equal(saved.latents["save target"], server.run(graphs.transfer(seed=30)).latents["save target"])
     assert (
         file
