@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-
-# Before torch: the tests, a server and a browser share the cores, and threads would wait for each other at every step.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

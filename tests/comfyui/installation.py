@@ -9,6 +9,9 @@ from pathlib import Path
 
 PACK = Path(__file__).parents[2]
 
+#: One thread: a server beside a browser or another server would wait for them at every step.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
 
 @dataclass(frozen=True)
 class ComfyUI:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from comfyui.installation import PACK
+from comfyui.installation import ENVIRONMENT, PACK
 
 SCRIPT = Path(__file__).with_name("host_checks.py")
 CHECKS = [
@@ -22,7 +22,9 @@ CHECKS = [
 def results(comfyui, tmp_path_factory) -> dict[str, str]:
     command = [comfyui.python, SCRIPT, comfyui.folder, PACK]
     folder = tmp_path_factory.mktemp("host")
-    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900, cwd=folder)
+    run = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, timeout=900, cwd=folder, env=ENVIRONMENT
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
 

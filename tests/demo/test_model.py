@@ -62,7 +62,7 @@ def test_the_probe_reads_held_out_clips(probe, held_out):
 
 def test_clips_show_what_their_prompts_say(demo_model, probe, held_out):
     captions = held_out[2]
-    reading = probe(demo_model.generate([str(c) for c in captions], range(len(captions))))
+    reading = probe(demo_model.generate([str(c) for c in captions], range(len(captions)), steps=20))
     for name in ("object", "place", "season"):
         assert reading.names(name) == [getattr(c, name) for c in captions]
     named = [(c.colour, seen) for c, seen in zip(captions, reading.names("colour"), strict=True) if c.colour]
@@ -75,7 +75,7 @@ def test_objects_keep_their_size_and_do_not_jump(demo_model, probe):
         "A truck is driving on the grass",
         "A dog is running on the grass",
     ] * 2
-    reading = probe(demo_model.generate(prompts, range(40, 46)))
+    reading = probe(demo_model.generate(prompts, range(40, 46), steps=20))
     for name, bound in (("x", 6), ("y", 4), ("width", 4), ("height", 4)):
         assert getattr(reading, name).diff(dim=1).abs().max() < bound, name
 
