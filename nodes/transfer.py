@@ -14,6 +14,7 @@ from . import choices, report, sockets
 from .live_batch import batch
 
 _TARGETS = 4
+_ALIASES = ["attention map transfer", "attention injection", "motion transfer", "video edit"]
 
 
 def _where_inputs() -> list[io.Input]:
@@ -55,7 +56,15 @@ def _attach(model: Any, transfer: MapTransfer, node: str | None) -> Any:
     return attach(model, transfer, ended)
 
 
-class TransferAttention(io.ComfyNode):
+class _TransferNode(io.ComfyNode):
+    """What both nodes check before a prompt runs."""
+
+    @classmethod
+    def validate_inputs(cls, steps: str, heads: str) -> bool | str:
+        return choices.readable(steps=steps, heads=heads)
+
+
+class TransferAttention(_TransferNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -64,7 +73,7 @@ class TransferAttention(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Samples with the attention maps of a recorded video in the place of the model's own: the "
             "source's motion and camera, this prompt's content. Use the source's seed, size and sampler settings.",
-            search_aliases=["attention map transfer", "attention injection", "motion transfer", "video edit"],
+            search_aliases=_ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model that samples the target; its output goes to the sampler."),
                 sockets.AttentionStore.Input("store", tooltip="The source's attention: Finish Recording, or a file."),
@@ -85,10 +94,6 @@ class TransferAttention(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, steps: str, heads: str) -> bool | str:
-        return choices.readable(steps=steps, heads=heads)
-
-    @classmethod
     def execute(
         cls,
         model: Any,
@@ -104,7 +109,7 @@ class TransferAttention(io.ComfyNode):
         return io.NodeOutput(_attach(model, transfer, cls.hidden.unique_id))
 
 
-class LiveTransferNode(io.ComfyNode):
+class LiveTransferNode(_TransferNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         more = [
@@ -117,7 +122,7 @@ class LiveTransferNode(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Samples a source and its targets in one batch from the same noise, all with the source's "
             "attention maps. Nothing is stored: any size and length works. Item 0 of the batch is the source.",
-            search_aliases=["attention map transfer", "attention injection", "motion transfer", "video edit"],
+            search_aliases=_ALIASES,
             inputs=[
                 io.Model.Input("model", tooltip="The model; connect the output to the sampler."),
                 io.Conditioning.Input("source", tooltip="The source's prompt: its motion and camera are kept."),
@@ -135,10 +140,6 @@ class LiveTransferNode(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, steps: str, heads: str) -> bool | str:
-        return choices.readable(steps=steps, heads=heads)
 
     @classmethod
     def execute(

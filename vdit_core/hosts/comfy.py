@@ -69,12 +69,6 @@ def attach(model: Any, interceptor: Interceptor, on_end: OnEnd | None = None) ->
     return model
 
 
-def layers(model: Any) -> int | None:
-    """How many layers a MODEL has, or None if it is not a model that is known here."""
-    network = _network(model)
-    return len(network.blocks) if _unknown(network) is None else None
-
-
 def _network(model: Any) -> Any:
     network = model.model.diffusion_model
     return getattr(network, "_orig_mod", network)
