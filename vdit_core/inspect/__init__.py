@@ -1,0 +1,1 @@
+"""Looking at attention maps: streamed statistics, their pictures, and comparison; a map is never held whole."""

@@ -1,0 +1,312 @@
+"""Statistics of attention maps, streamed from queries and keys (section "Structure" of arXiv 2504.10317).
+
+    map = softmax(Q K^T / sqrt(d)), rows are queries, columns are keys, each row sums to 1
+
+Rows of the map are computed in chunks and let go; what is kept grows with the number of tokens, never with its square.
+Either all rows are computed ("exact"), or n random ones ("sampled"), and then each figure has a standard error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..call import TokenGrid
+from . import distance
+
+_CHUNK_BYTES = 48 * 2**20
+_LEAST_ROWS = 256  # heads are taken together as long as a chunk holds so many rows of each
+_PER_BIN = 32  # sampled queries per row of a sampled pooled map: fewer have no honest standard error
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a map at full resolution: queries `rows`, keys `columns`, each (first, behind the last)."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    def check(self, tokens: int) -> None:
+        """Raises ValueError if it is empty or reaches beyond the map."""
+        for name, (first, end) in (("rows", self.rows), ("columns", self.columns)):
+            if not 0 <= first < end <= tokens:
+                raise ValueError(f"The window's {name} {first} to {end} do not lie within the map's {tokens} tokens.")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to compute beside the cheap figures.
+
+    pooled: edge of the pooled map; a map of fewer tokens is not pooled. window: a part at full resolution. top: shares
+    of the keys whose mass is summed, per query. top_queries: how many queries that is measured on (sorting is dear).
+    """
+
+    pooled: int = 512
+    window: Window | None = None
+    top: tuple[float, ...] = (0.01, 0.05, 0.1, 0.25, 0.5)
+    top_queries: int = 128
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its standard error; the latter is None where every query was counted."""
+
+    value: Tensor
+    error: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Estimate:
+        """The same change of figure and error, both of which it must scale alike."""
+        return Estimate(change(self.value), None if self.error is None else change(self.error))
+
+
+@dataclass(frozen=True)
+class MapStatistics:
+    """What is known of some maps. Tensors are float32 on the CPU and begin with (rows, heads).
+
+    grid: how the tokens lie. queries: how many rows of each map were computed, None for all.
+    pooled: (.., P, P'), mean weight in each block; P = P' unless sampled, when there are fewer rows.
+    window: (.., a, b), weights, exact in either mode; or None.
+    frames: (.., F, F), the mass that queries of one frame give to keys of another, mean over the frame's queries.
+    received: (.., tokens), the mean weight that a key gets, times the number of tokens: 1 is uniform.
+    entropy: (..), nats, mean over queries. entropies: (.., queries), of each query that was computed.
+    temporal: (.., F), the mass at each distance in frames. spatial: (.., D), at each distance within a frame, in token
+    widths, whatever the frame. Both of queries that have a place.
+    top: (.., len(wanted.top)), the mass on a query's strongest keys.
+    """
+
+    grid: TokenGrid
+    wanted: Wanted
+    queries: int | None
+    pooled: Estimate
+    window: Tensor | None
+    frames: Estimate
+    received: Estimate
+    entropy: Estimate
+    entropies: Tensor
+    temporal: Estimate
+    spatial: Estimate
+    top: Estimate
+
+    @property
+    def exact(self) -> bool:
+        return self.queries is None
+
+    def __str__(self) -> str:
+        rows = "all queries" if self.exact else f"{self.queries} of {self.grid.tokens} queries, sampled"
+        return f"statistics of maps on {self.grid}, {rows}"
+
+
+def bins(tokens: int, count: int) -> Tensor:
+    """Which of `count` blocks each token is in, int64 (tokens,); their sizes differ by at most one."""
+    return torch.arange(tokens) * count // tokens
+
+
+def sample(tokens: int, queries: int, seed: int) -> Tensor:
+    """Random queries, rising, without repetition: as many out of each of several equal stretches of the sequence.
+
+    Raises:
+        ValueError: if fewer than 64 queries are asked for, or more than there are tokens.
+    """
+    if not 2 * _PER_BIN <= queries <= tokens:
+        raise ValueError(
+            f"{queries} sampled queries: there must be at least {2 * _PER_BIN}, and at most the map's {tokens} tokens. "
+            "Leave the number out to compute all."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(tokens, generator=generator)
+    stretch = bins(tokens, queries // _PER_BIN)[shuffled]
+    rank = torch.empty_like(shuffled)  # of a token within its stretch
+    for part in range(queries // _PER_BIN):
+        mine = stretch == part
+        rank[mine] = torch.arange(int(mine.sum()))
+    return shuffled[rank.argsort(stable=True)[:queries]].sort().values
+
+
+def map_statistics(
+    q: Tensor,
+    k: Tensor,
+    grid: TokenGrid,
+    wanted: Wanted | None = None,
+    queries: int | None = None,
+    seed: int = 0,
+    on_chunk: Callable[[], None] | None = None,
+) -> MapStatistics:
+    """The statistics of the maps of queries and keys.
+
+    Args:
+        q, k: (rows, heads, tokens, head_dim), any float dtype; computed in float32, summed in float64.
+        grid: of these tokens.
+        queries: how many random queries stand for all; None for all. seed: which ones.
+        on_chunk: called after each chunk, to show progress or to raise an interrupt.
+
+    Raises:
+        ValueError: if q, k and grid do not fit each other, the window lies outside the map, or so many queries cannot
+            be sampled.
+    """
+    wanted = wanted or Wanted()
+    if q.shape != k.shape or q.dim() != 4 or q.shape[2] != grid.tokens:
+        raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} are not (rows, heads, {grid.tokens}, head_dim).")
+    if wanted.window is not None:
+        wanted.window.check(grid.tokens)
+    shape = q.shape[:2]
+    q, k = q.flatten(0, 1), k.flatten(0, 1)
+    chosen = None if queries is None else sample(grid.tokens, queries, seed)
+    group = max(1, _CHUNK_BYTES // (4 * _LEAST_ROWS * grid.tokens))
+    parts = []
+    for heads in range(0, len(q), group):
+        some = slice(heads, heads + group)
+        parts.append(_Sums(q[some], k[some], grid, wanted, chosen).run(on_chunk))
+    joined = {name: _join([part[name] for part in parts], shape) for name in parts[0]}
+    return MapStatistics(grid, wanted, queries, **joined)
+
+
+def _join(parts: list, shape: torch.Size) -> Estimate | Tensor | None:
+    """Heads that were computed apart, together again."""
+    if parts[0] is None:
+        return None
+    if isinstance(parts[0], Tensor):
+        return torch.cat(parts).float().cpu().unflatten(0, shape)
+    error = None if parts[0].error is None else _join([part.error for part in parts], shape)
+    return Estimate(_join([part.value for part in parts], shape), error)
+
+
+def weights(q: Tensor, k: Tensor, queries: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of a map, a chunk at a time.
+
+    Args:
+        q, k: (heads, tokens, head_dim).
+        queries: which rows, int64; None for all.
+
+    Yields:
+        The chunk's queries (c,) and its weights, float32 (heads, c, tokens).
+    """
+    chosen = torch.arange(q.shape[1], device=q.device) if queries is None else queries.to(q.device)
+    keys = k.float().mT / math.sqrt(q.shape[-1])
+    for part in chosen.split(max(1, _CHUNK_BYTES // (4 * keys.shape[0] * keys.shape[2]))):
+        yield part, (q[:, part].float() @ keys).softmax(-1)
+
+
+class _Mean:
+    """Means over the queries of each group, and their standard errors; fed a chunk at a time."""
+
+    def __init__(self, heads: int, width: int, population: Tensor, device: torch.device) -> None:
+        self.population = population.double().to(device)
+        self.sum = torch.zeros(heads, len(population), width, dtype=torch.float64, device=device)
+        self.squares = torch.zeros_like(self.sum)
+        self.count = torch.zeros_like(self.population)
+
+    def add(self, values: Tensor, group: Tensor | None = None) -> None:
+        """values: (heads, c, width); group: which group each query is in (c,), None if there is but one."""
+        if group is None:
+            self.sum[:, 0] += values.sum(1, dtype=torch.float64)
+            self.squares[:, 0] += values.square().sum(1, dtype=torch.float64)
+            self.count += values.shape[1]
+            return
+        self.sum.index_add_(1, group, values.double())
+        self.squares.index_add_(1, group, values.double().square())
+        self.count.index_add_(0, group, torch.ones_like(group, dtype=torch.float64))
+
+    def estimate(self, sampled: bool) -> Estimate:
+        """(heads, groups, width); the error counts how much of the population was seen (without replacement)."""
+        n = self.count[:, None]
+        mean = self.sum / n
+        if not sampled:
+            return Estimate(mean)
+        variance = (self.squares / n - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
+        return Estimate(mean, (variance / n * (1 - n / self.population[:, None]).clamp(min=0)).sqrt())
+
+
+class _Sums:
+    """One pass over the rows of a few heads' maps."""
+
+    def __init__(self, q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted, queries: Tensor | None) -> None:
+        self.q, self.k, self.grid, self.wanted, self.queries = q, k, grid, wanted, queries
+        device, heads, tokens = q.device, len(q), grid.tokens
+        columns = min(wanted.pooled, tokens)
+        rows = columns if queries is None else min(columns, len(queries) // _PER_BIN)
+        self.rows, self.columns = bins(tokens, rows).to(device), bins(tokens, columns).to(device)
+        self.widths = torch.bincount(self.columns).float()
+        self.apart, self.frames_apart = distance.spatial(grid).to(device), distance.temporal(grid).to(device)
+        one = torch.tensor([tokens])
+        placed = torch.tensor([grid.frames * grid.height * grid.width])
+        per_frame = torch.full((grid.frames,), grid.height * grid.width)
+
+        def mean(width: int, population: Tensor = one) -> _Mean:
+            return _Mean(heads, width, population, device)
+
+        self.pooled = mean(columns, torch.bincount(self.rows.cpu()))
+        self.received, self.entropy, self.top = mean(tokens), mean(1), mean(len(wanted.top))
+        self.frames, self.temporal = mean(grid.frames, per_frame), mean(grid.frames, placed)
+        self.spatial = mean(int(self.apart.max()) + 1, placed)
+        self.entropies: list[Tensor] = []
+
+    def run(self, on_chunk: Callable[[], None] | None) -> dict:
+        for queries, rows in weights(self.q, self.k, self.queries):
+            self._add(queries, rows)
+            if on_chunk:
+                on_chunk()
+        chosen = torch.arange(self.grid.tokens) if self.queries is None else self.queries
+        few = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), self.wanted.top_queries)).long()]
+        for _, rows in weights(self.q, self.k, few):
+            self.top.add(self._strongest(rows))
+        sampled = self.queries is not None
+        tokens = self.grid.tokens
+
+        def first(mean: _Mean, sampled: bool = sampled) -> Estimate:
+            return mean.estimate(sampled).map(lambda x: x[:, 0])
+
+        entropy, received = first(self.entropy), first(self.received)
+        return {
+            "pooled": self.pooled.estimate(sampled),
+            "window": self._window(),
+            "frames": self.frames.estimate(sampled),
+            "received": received.map(lambda x: x * tokens),
+            "entropy": entropy.map(lambda x: x[:, 0]),
+            "entropies": torch.cat(self.entropies, dim=1),
+            "temporal": first(self.temporal),
+            "spatial": first(self.spatial),
+            "top": first(self.top, sampled=len(few) < tokens),
+        }
+
+    def _add(self, queries: Tensor, rows: Tensor) -> None:
+        """queries: (c,); rows: (heads, c, tokens)."""
+        grid, heads, count = self.grid, len(rows), len(queries)
+        self.received.add(rows)
+        entropy = torch.special.entr(rows).sum(-1)
+        self.entropies.append(entropy)
+        self.entropy.add(entropy[..., None])
+        pooled = rows.new_zeros(heads, count, len(self.widths)).index_add_(2, self.columns, rows)
+        self.pooled.add(pooled / self.widths, self.rows[queries])
+
+        places = distance.places(grid)
+        with_place = (queries >= places.start) & (queries < places.stop)
+        if not bool(with_place.all()):
+            queries, rows = queries[with_place], rows[:, with_place]
+        frame = (queries - places.start) // (grid.height * grid.width)
+        position = (queries - places.start) % (grid.height * grid.width)
+        cube = rows[..., places].unflatten(-1, (grid.frames, -1))  # (heads, c, F, HW)
+        by_frame, by_position = cube.sum(-1), cube.sum(-2)
+        self.frames.add(by_frame, frame)
+        self.temporal.add(_by_distance(by_frame, self.frames_apart[frame], grid.frames))
+        self.spatial.add(_by_distance(by_position, self.apart[position], self.spatial.sum.shape[-1]))
+
+    def _strongest(self, rows: Tensor) -> Tensor:
+        falling = rows.sort(-1, descending=True).values.cumsum(-1)
+        counts = [max(1, round(share * self.grid.tokens)) for share in self.wanted.top]
+        return torch.stack([falling[..., count - 1] for count in counts], dim=-1)
+
+    def _window(self) -> Tensor | None:
+        window = self.wanted.window
+        if window is None:
+            return None
+        rows = torch.arange(*window.rows)
+        return torch.cat([part[..., slice(*window.columns)] for _, part in weights(self.q, self.k, rows)], dim=1)
+
+
+def _by_distance(mass: Tensor, apart: Tensor, distances: int) -> Tensor:
+    """mass: (heads, c, places); apart: how far each place is from each query, (c, places). (heads, c, distances)."""
+    return mass.new_zeros(*mass.shape[:2], distances).scatter_add_(2, apart.expand_as(mass), mass)
