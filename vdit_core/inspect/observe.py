@@ -160,5 +160,3 @@ def from_store(
         if on_call:
             on_call()
     return observed
-
-

@@ -210,13 +210,19 @@ class _Mean:
         self.squares.index_add_(1, group, values.double().square())
         self.count.index_add_(0, group, torch.ones_like(group, dtype=torch.float64))
 
-    def estimate(self, sampled: bool) -> Estimate:
-        """(heads, groups, width); the error counts how much of the population was seen (without replacement)."""
+    def estimate(self, sampled: bool, alike: bool = False) -> Estimate:
+        """(heads, groups, width); the error counts how much of the population was seen (without replacement).
+
+        alike: the figures of a group are of one kind, such as keys. Most of a key's mass comes from a few queries; where
+        none of them was drawn, its own spread says nothing, so the error is no smaller than the others' spread gives.
+        """
         n = self.count[:, None]
         mean = self.sum / n
         if not sampled:
             return Estimate(mean)
         variance = (self.squares / n - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
+        if alike:
+            variance = variance.maximum(variance.mean(-1, keepdim=True))
         return Estimate(mean, (variance / n * (1 - n / self.population[:, None]).clamp(min=0)).sqrt())
 
 
@@ -256,14 +262,14 @@ class _Sums:
         sampled = self.queries is not None
         tokens = self.grid.tokens
 
-        def first(mean: _Mean, sampled: bool = sampled) -> Estimate:
-            return mean.estimate(sampled).map(lambda x: x[:, 0])
+        def first(mean: _Mean, sampled: bool = sampled, alike: bool = False) -> Estimate:
+            return mean.estimate(sampled, alike).map(lambda x: x[:, 0])
 
-        entropy, received = first(self.entropy), first(self.received)
+        entropy, received = first(self.entropy), first(self.received, alike=True)
         return {
-            "pooled": self.pooled.estimate(sampled),
+            "pooled": self.pooled.estimate(sampled, alike=True),
             "window": self._window(),
-            "frames": self.frames.estimate(sampled),
+            "frames": self.frames.estimate(sampled, alike=True),
             "received": received.map(lambda x: x * tokens),
             "entropy": entropy.map(lambda x: x[:, 0]),
             "entropies": torch.cat(self.entropies, dim=1),
