@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -95,7 +96,7 @@ class MapTransfer(Interceptor):
     def begin(self, run: Run) -> None:
         self._replaced.clear()
         self._missed = 0
-        self._places = self.where.resolve(run)
+        self._places = self._resolve(run)
         self._expected = self._places.count()
         if self._expected:
             self._check(run, self._places)
@@ -105,6 +106,9 @@ class MapTransfer(Interceptor):
 
     def end(self, completed: bool) -> None:
         self._places = None
+
+    def _resolve(self, run: Run) -> _Places:
+        return self.where.resolve(run)
 
     def _check(self, run: Run, places: _Places) -> None:
         raise NotImplementedError
@@ -215,15 +219,40 @@ def _blend(call: AttentionCall, output: Tensor, strength: float) -> Tensor:
 
 
 class LiveTransfer(MapTransfer):
-    """Source and targets in one batch: in each branch the map of sample 0 serves all other samples.
+    """Source and targets in one batch: in each branch the map of sample 0 serves the other samples.
 
     Nothing is stored. Where all heads are replaced at full strength, the softmax is computed once for all rows' values.
 
+    Args:
+        where: layers, heads, steps and branches.
+        masks: a mask for each target, instead of `where.layers`: sample n takes the source's map in the layers of
+            masks[n - 1] ("none": it runs as it is). So one run samples a target under many masks.
+
     Raises (in `begin`):
-        TransferError: if the batch holds the source alone.
+        TransferError: if the batch holds the source alone, or another number of targets than of masks.
     """
 
     any_grid = True
+
+    def __init__(self, where: Where | None = None, masks: Sequence[LayerMask] | None = None) -> None:
+        super().__init__(where)
+        self.masks = None if masks is None else tuple(masks)
+        self._strengths: list[dict[int, float]] = []  # of each sample, by layer
+
+    def _resolve(self, run: Run) -> _Places:
+        places, targets = self.where.resolve(run), run.samples - 1
+        if self.masks is None:
+            self._strengths = [{}] + [places.strengths] * targets
+            return places
+        if len(self.masks) != targets:
+            raise TransferError(
+                f"There are {len(self.masks)} layer masks for {targets} targets (a batch of {run.samples}, "
+                "the source first): each target needs one."
+            )
+        of_targets = [replace(self.where, layers=mask).resolve(run).strengths for mask in self.masks]
+        self._strengths = [{}, *of_targets]
+        anywhere = {layer: strength for strengths in of_targets for layer, strength in strengths.items()}
+        return replace(places, strengths=anywhere)
 
     def _check(self, run: Run, places: _Places) -> None:
         if run.samples < 2:
@@ -233,32 +262,43 @@ class LiveTransfer(MapTransfer):
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._places is not None
-        site, places = call.site, self._places
-        strength = places.strengths[site.layer]
-        whole = places.heads is None and strength == 1
-        output = torch.empty_like(call.v) if whole else None
-        q, k = call.q, call.k
-        rest: list[int] = []
-        for branch in dict.fromkeys(row.branch for row in site.rows):
-            rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
-            source = next((i for i in rows if site.rows[i].sample == 0), None)
-            if branch not in places.branches or source is None or len(rows) == 1:
-                rest += rows
-                continue
-            self._note(site, branch)
-            if output is not None:
-                output[rows] = _shared(call, source, rows, proceed)
-            else:
-                heads = places.heads or range(q.shape[1])
-                q, k = (_place(x, rows, list(heads), x[[source] * len(rows)][:, list(heads)]) for x in (q, k))
-        if output is None:
-            return _blend(call, proceed(replace(call, q=q, k=k)), strength)
-        if rest:
-            output[rest] = proceed(_rows_of(call, rest))
+        rows, heads = call.site.rows, self._places.heads
+        sources = {row.branch: i for i, row in enumerate(rows) if row.sample == 0}
+        taking = self._taking(call.site, sources)
+        shared = [i for i, strength in taking.items() if strength == 1 and heads is None]
+        output, done = torch.empty_like(call.v), set[int]()
+        for branch, source in sources.items():
+            if takers := [i for i in shared if rows[i].branch == branch]:
+                output[[source, *takers]] = _shared(call, source, [source, *takers], proceed)
+                done |= {source, *takers}
+        if rest := [i for i in range(len(rows)) if i not in done]:
+            parts = {i: strength for i, strength in taking.items() if i not in done}
+            q, k = call.q, call.k
+            if parts:
+                of = [sources[rows[i].branch] for i in parts]
+                chosen = heads or list(range(q.shape[1]))
+                q, k = (_place(x, list(parts), chosen, x[of][:, chosen]) for x in (q, k))
+            output[rest] = proceed(_rows_of(replace(call, q=q, k=k), rest))
+            for strength in set(parts.values()):
+                alike = [i for i in parts if parts[i] == strength]
+                output[alike] = _blend(_rows_of(call, alike), output[alike], strength)
         return output
+
+    def _taking(self, site: Site, sources: dict[str, int]) -> dict[int, float]:
+        """The rows of a call that take the source's map, with the strength of each."""
+        assert self._places is not None
+        taking = {}
+        for i, row in enumerate(site.rows):
+            strength = self._strengths[row.sample].get(site.layer, 0.0)
+            if strength > 0 and row.branch in self._places.branches and row.branch in sources:
+                taking[i] = strength
+                self._note(site, row.branch)
+        return taking
 
 
 def _rows_of(call: AttentionCall, rows: list[int]) -> AttentionCall:
+    if len(rows) == len(call.site.rows):
+        return call
     site = replace(call.site, rows=tuple(call.site.rows[i] for i in rows))
     return replace(call, site=site, q=call.q[rows], k=call.k[rows], v=call.v[rows])
 

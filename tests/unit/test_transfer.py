@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -101,6 +103,51 @@ def test_live_transfer_is_exact(host, reference, where, batched):
     for key, value in expected(reference, target, where, source_of).items():
         torch.testing.assert_close(got[key], value, rtol=1e-9, atol=1e-9, msg=str(key))
     assert transfer.report.replaced == transfer.report.expected > 0
+
+
+MASKS = [LayerMask(text) for text in ("none", "1", "all", "0:0.25, 2:0.8", "0-1", "1:0.25")]
+
+
+@pytest.mark.parametrize("where", [Where(), *WHERES[3:]], ids=str)
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_mask_for_each_target_is_what_each_mask_gives_alone(host, where, batched):
+    target = host(samples=1 + len(MASKS), batched=batched, dtype=torch.float64)
+    stock, transfer = target.run(TARGET), LiveTransfer(where, MASKS)
+    got = target.run(TARGET, transfer)
+    for n, mask in enumerate(MASKS, start=1):
+        alone = target.run(TARGET, LiveTransfer(replace(where, layers=mask)))
+        for key in (key for key in got if key[-1] == n):
+            torch.testing.assert_close(got[key], alone[key], rtol=1e-12, atol=1e-12, msg=f"{mask} at {key}")
+            if mask.text == "none":
+                torch.testing.assert_close(got[key], stock[key], rtol=1e-12, atol=1e-12)
+    for key in (key for key in got if key[-1] == 0):
+        torch.testing.assert_close(got[key], stock[key], rtol=1e-12, atol=1e-12)
+    assert transfer.report.replaced == transfer.report.expected > 0
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_only_rows_that_take_a_map_share_it(host, batched):
+    """One softmax a layer and branch for the source and its takers; the others are one stock call."""
+    target = host(samples=4, batched=batched)
+    calls = []
+
+    class Watcher(Interceptor):
+        def __call__(self, call, proceed):
+            calls.append((call.site.layer, len(call.site.rows), call.v.shape[-1] // call.q.shape[-1]))
+            return proceed(call)
+
+    target.run(TARGET, LiveTransfer(masks=[LayerMask("0"), LayerMask("0-1"), LayerMask("none")]), Watcher())
+    others = 2 if batched else 1  # both branches' rows in one call
+    shared = [(0, 1, 3), (1, 1, 2)]
+    assert {call for call in calls if call[2] > 1} == set(shared)
+    assert {call for call in calls if call[2] == 1} == {(0, others, 1), (1, 2 * others, 1), (2, 4 * others, 1)}
+
+
+def test_as_many_masks_as_targets(host):
+    with pytest.raises(TransferError, match="2 layer masks for 3 targets"):
+        host(samples=4).run(TARGET, LiveTransfer(masks=[LayerMask("none")] * 2))
+    with pytest.raises(SelectionError, match="Layer 3"):
+        host(samples=2).run(TARGET, LiveTransfer(masks=[LayerMask("3")]))
 
 
 def test_a_run_transferred_into_itself_is_itself(host):
