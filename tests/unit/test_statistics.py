@@ -52,6 +52,8 @@ def test_exact_figures_are_those_of_the_plain_map(grid):
     close(found.entropies, entropy)
     close(found.entropy.value, entropy.mean(-1))
     close(found.window, full[..., 1:4, 0:3])
+    pooled = map_statistics(q, k, grid, Wanted(window=Window((1, 5), (0, 4), edge=2))).window
+    close(pooled, full[..., 1:5, 0:4].unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean((-1, -3)))
     close(found.top.value[..., 1], torch.ones(2, 2).double())
     strongest = full.topk(max(1, round(0.2 * n)), dim=-1).values.sum(-1).mean(-1)
     close(found.top.value[..., 0], strongest)

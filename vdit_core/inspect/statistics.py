@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,14 @@ _PER_BIN = 32  # sampled queries per row of a sampled pooled map: fewer have no 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a map at full resolution: queries `rows`, keys `columns`, each (first, behind the last)."""
+    """A part of a map: queries `rows`, keys `columns`, each (first, behind the last).
+
+    edge: a part with more rows or columns than this is pooled to so many; up to it every weight is kept.
+    """
 
     rows: tuple[int, int]
     columns: tuple[int, int]
+    edge: int = 1024
 
     def check(self, tokens: int) -> None:
         """Raises ValueError if it is empty or reaches beyond the map."""
@@ -41,7 +46,7 @@ class Window:
 class Wanted:
     """What to compute beside the cheap figures.
 
-    pooled: edge of the pooled map; a map of fewer tokens is not pooled. window: a part at full resolution. top: shares
+    pooled: edge of the pooled map; a map of fewer tokens is not pooled. window: a part of it, larger. top: shares
     of the keys whose mass is summed, per query. top_queries: how many queries that is measured on (sorting is dear).
     """
 
@@ -69,7 +74,7 @@ class MapStatistics:
 
     grid: how the tokens lie. queries: how many rows of each map were computed, None for all.
     pooled: (.., P, P'), mean weight in each block; P = P' unless sampled, when there are fewer rows.
-    window: (.., a, b), weights, exact in either mode; or None.
+    window: (.., a, b), mean weights, exact in either mode; or None.
     frames: (.., F, F), the mass that queries of one frame give to keys of another, mean over the frame's queries.
     received: (.., tokens), the mean weight that a key gets, times the number of tokens: 1 is uniform.
     entropy: (..), nats, mean over queries. entropies: (.., queries), of each query that was computed.
@@ -160,11 +165,11 @@ def map_statistics(
     for heads in range(0, len(q), group):
         some = slice(heads, heads + group)
         parts.append(_Sums(q[some], k[some], grid, wanted, chosen).run(on_chunk))
-    joined = {name: _join([part[name] for part in parts], shape) for name in parts[0]}
+    joined: dict[str, Any] = {name: _join([part[name] for part in parts], shape) for name in parts[0]}
     return MapStatistics(grid, wanted, queries, **joined)
 
 
-def _join(parts: list, shape: torch.Size) -> Estimate | Tensor | None:
+def _join(parts: list, shape: torch.Size) -> Any:
     """Heads that were computed apart, together again."""
     if parts[0] is None:
         return None
@@ -309,8 +314,17 @@ class _Sums:
         window = self.wanted.window
         if window is None:
             return None
-        rows = torch.arange(*window.rows)
-        return torch.cat([part[..., slice(*window.columns)] for _, part in weights(self.q, self.k, rows)], dim=1)
+        rows, columns = (
+            bins(end - first, min(end - first, window.edge)).to(self.q.device)
+            for first, end in (window.rows, window.columns)
+        )
+        height, width = torch.bincount(rows), torch.bincount(columns)
+        total = torch.zeros(len(self.q), len(height), len(width), device=self.q.device)
+        for queries, part in weights(self.q, self.k, torch.arange(*window.rows)):
+            pooled = part.new_zeros(*part.shape[:2], len(width))
+            pooled.index_add_(2, columns, part[..., slice(*window.columns)])
+            total.index_add_(1, rows[queries - window.rows[0]], pooled)
+        return total / (height[:, None] * width)
 
 
 def _by_distance(mass: Tensor, apart: Tensor, distances: int) -> Tensor:
