@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -59,10 +60,7 @@ def test_exact_figures_are_those_of_the_plain_map(grid):
     close(found.top.value[..., 0], strongest)
 
     edges = [-(-i * n // min(5, n)) for i in range(min(5, n) + 1)]
-    blocks = [
-        [full[..., a:b, c:d].mean((-1, -2)) for c, d in zip(edges, edges[1:], strict=False)]
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    blocks = [[full[..., a:b, c:d].mean((-1, -2)) for c, d in pairwise(edges)] for a, b in pairwise(edges)]
     close(found.pooled.value, torch.stack([torch.stack(row, -1) for row in blocks], -2))
 
     placed = full[..., grid.prefix : n - grid.suffix, grid.prefix : n - grid.suffix]

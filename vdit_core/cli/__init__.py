@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import demo, generate
+from . import compare, demo, generate, structure
 
-COMMANDS = (demo, generate)
+COMMANDS = (demo, generate, structure, compare)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

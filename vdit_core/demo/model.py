@@ -10,6 +10,7 @@ from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipe
 from diffusers.utils import logging
 from torch import Tensor
 
+from ..call import TokenGrid
 from . import single_pass
 from .shipped import GUIDANCE, SHIFT, STEPS, TEXT_ENCODER, TRANSFORMER, VAE, WEIGHTS
 from .text import TextEncoder
@@ -73,6 +74,11 @@ class DemoModel:
     @property
     def device(self) -> torch.device:
         return self.pipe.transformer.device
+
+    @property
+    def grid(self) -> TokenGrid:
+        """The tokens of one clip."""
+        return TokenGrid((FRAMES + 3) // 4, SIZE // 16, SIZE // 16)
 
     def noise(self, seeds: Sequence[int]) -> Tensor:
         """The starting latents of each seed, (seeds, 16, 5, 16, 16): drawn on the CPU, as ComfyUI draws them."""

@@ -139,10 +139,11 @@ def from_store(
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_call: Callable[[], None] | None = None,
+    on_chunk: Callable[[], None] | None = None,
 ) -> Observed:
     """The statistics of recorded calls, computed on `device`; see `map_statistics`.
 
-    on_call: called after each call, to show progress or to raise an interrupt.
+    on_call: called after each call, to show progress. on_chunk: after each part of one, to raise an interrupt.
 
     Raises:
         SelectionError, StoreError: as `choose`, and if a chosen head was not recorded.
@@ -156,7 +157,7 @@ def from_store(
     observed = Observed(header.grid, header.model.layers, header.sigmas, heads)
     for key in choose(store, selection):
         q, k = (x[:, picked] for x in store.get(key, torch.device(device), torch.float32))
-        observed.calls[key] = map_statistics(q, k, header.grid, wanted, queries, seed)
+        observed.calls[key] = map_statistics(q, k, header.grid, wanted, queries, seed, on_chunk)
         if on_call:
             on_call()
     return observed

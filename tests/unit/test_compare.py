@@ -1,0 +1,92 @@
+"""The likeness of maps, against the maps themselves in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from vdit_core.call import TokenGrid
+from vdit_core.inspect import statistics
+from vdit_core.inspect.compare import compare, compare_maps
+from vdit_core.record import Recorder, Selection
+from vdit_core.selection import Indices, SelectionError
+from vdit_core.store import StoreError
+
+
+def plain(q, k):
+    return (q.double() @ k.double().mT / math.sqrt(q.shape[-1])).softmax(-1)
+
+
+@pytest.mark.parametrize("chunk", [4 * 3 * 24 * 5, 2**20])
+def test_measures_are_those_of_the_plain_maps(chunk, monkeypatch):
+    monkeypatch.setattr(statistics, "_CHUNK_BYTES", chunk)
+    tensors = 2 * torch.randn(4, 3, 24, 8, generator=torch.Generator().manual_seed(0))
+    a, b = plain(*tensors[:2]), plain(*tensors[2:])
+    found = compare_maps(*tensors)
+    for head in range(3):
+        x, y = a[head].numpy(), b[head].numpy()
+        cosine = (x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum())
+        assert float(found["cosine"][head]) == pytest.approx(cosine, rel=1e-5)
+        correlation = np.corrcoef(x.ravel(), y.ravel())[0, 1]
+        assert float(found["correlation"][head]) == pytest.approx(correlation, rel=1e-4)
+        middle = (x + y) / 2
+        divergence = ((x * np.log2(x / middle)).sum(1) / 2 + (y * np.log2(y / middle)).sum(1) / 2).mean()
+        assert float(found["divergence"][head]) == pytest.approx(divergence, rel=1e-4)
+
+
+def test_equal_maps_and_uniform_maps():
+    q, k = 2 * torch.randn(2, 3, 24, 8, generator=torch.Generator().manual_seed(0))
+    same = compare_maps(q, k, q, k)
+    torch.testing.assert_close(same["cosine"], torch.ones(3).double())
+    torch.testing.assert_close(same["correlation"], torch.ones(3).double())
+    assert same["divergence"].abs().max() < 1e-6
+    flat = compare_maps(q, 0 * k, q, k)
+    assert flat["correlation"].abs().max() == 0
+
+
+@pytest.fixture
+def recorded(host):
+    def record(seed: int, **changes):
+        recorder = Recorder(Selection(**changes))
+        host().run(seed, recorder)
+        return recorder.store
+
+    return record
+
+
+def test_a_recording_is_itself_and_not_its_shuffled_self(recorded):
+    store = recorded(1)
+    found = compare(store, store)
+    assert found.layers == (0, 1, 2)
+    assert found.pairs == 3 * 3 * 2
+    assert found.measured["cosine"].shape == (3, 2)
+    assert found.measured["cosine"].min() > 0.999
+    assert found.shuffled["cosine"].max() < 0.9
+
+
+def test_another_step_may_be_compared(recorded):
+    one, other = recorded(1), recorded(2)
+    selection = Selection(steps=Indices("0"))
+    same = compare(one, one, selection, other_step=0)
+    assert same.measured["cosine"].min() > 0.999
+    later = compare(one, one, selection, other_step=2)
+    assert later.measured["cosine"].max() < 0.95
+    with pytest.raises(StoreError, match="Step 3 is not one of the second recording's 3 steps"):
+        compare(one, other, other_step=3)
+
+
+def test_what_cannot_be_compared_is_named(recorded, host):
+    store = recorded(1)
+    with pytest.raises(StoreError, match=r"Layer 1, branch cond, noise level 1.0000 is not in the second"):
+        compare(store, recorded(1, layers=Indices("0")))
+    with pytest.raises(StoreError, match=r"Heads \[1\] are not in both"):
+        compare(store, recorded(1, heads=Indices("0")))
+    with pytest.raises(SelectionError, match="Layer 9"):
+        compare(store, store, Selection(layers=Indices("9")))
+    recorder = Recorder()
+    host(grid=TokenGrid(1, 3, 6)).run(1, recorder)
+    with pytest.raises(StoreError, match=r"differ in grid: 2 x 3 x 3 = 18 tokens and 1 x 3 x 6"):
+        compare(store, recorder.store)

@@ -1,0 +1,86 @@
+"""`vdit compare`: how alike the maps of two recordings are, or of two prompts of the demo model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import options as shared
+
+if TYPE_CHECKING:
+    from ..record import Selection
+    from ..store import AttentionStore
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("compare", help="how alike attention maps are, with baselines")
+    parser.add_argument("stores", nargs="*", type=Path, help="two recordings; none: two prompts of the demo model")
+    parser.add_argument("--baseline", type=Path, help="a third recording: the first's prompt from another seed")
+    parser.add_argument("--prompt", default="A car is driving on the highway", help="of the demo model's first clip")
+    parser.add_argument("--other-prompt", default="A red car is driving on the highway", help="of its second")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--layers", default="all")
+    parser.add_argument("--window", default="0-29/5", metavar="STEPS", help="which steps, e.g. '0-29/5', all")
+    parser.add_argument("--branch", default="cond", help="cond, uncond or all")
+    parser.add_argument("--other-step", type=int, metavar="N", help="compare with this step of the second recording")
+    parser.add_argument("--out", type=Path, default=Path("out/compare"))
+    shared.add_sampling(parser)
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from ..inspect import compare, observe
+    from ..record import Selection
+    from ..selection import Indices
+
+    selection = Selection(Indices(options.layers), steps=Indices(options.window), branches=options.branch)
+    first, second, baseline = _stores(options, selection)
+    others = [second] if baseline is None else [second, baseline]
+    with tqdm(total=len(observe.choose(first, selection)) * len(others), unit="map", desc="comparing") as bar:
+        found = [
+            compare.compare(first, other, selection, options.other_step, device=options.device, on_call=bar.update)
+            for other in others
+        ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    compare.picture(*found).save(options.out / "likeness.png")
+    report = {"verdict": compare.verdict(*found), "compared": found[0].as_json()}
+    if baseline is not None:
+        report["baseline"] = found[1].as_json()
+    (options.out / "compare.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(report["verdict"])
+    print(f"Picture: {options.out / 'likeness.png'}")
+
+
+def _stores(
+    options: argparse.Namespace, selection: object
+) -> tuple[AttentionStore, AttentionStore, AttentionStore | None]:
+    """The two recordings, and the baseline's."""
+    from ..store import AttentionStore
+
+    if options.stores:
+        if len(options.stores) != 2:
+            raise ValueError(f"{len(options.stores)} recording given: two are compared, or none (the demo model).")
+        first, second = map(AttentionStore.load, options.stores)
+        return first, second, None if options.baseline is None else AttentionStore.load(options.baseline)
+    from ..demo.model import DemoModel
+    from ..demo.pairs import OTHER
+    from ..hosts.diffusers import attach
+    from ..record import Recorder
+
+    model = DemoModel.load(options.device)
+
+    def record(prompt: str, seed: int) -> AttentionStore:
+        recorder = Recorder(selection, device=None)
+        with attach(model.pipe, recorder):
+            model.sample([prompt], [seed], **shared.sampling(options))
+        return recorder.store
+
+    return (
+        record(options.prompt, options.seed),
+        record(options.other_prompt, options.seed),
+        record(options.prompt, options.seed + OTHER),
+    )
