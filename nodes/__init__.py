@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .compare import CompareAttention
 from .demo_model import DemoModel
 from .layer_mask import LayerMaskNode
 from .record import FinishRecording, RecordAttention
 from .store_files import LoadAttentionStore, SaveAttentionStore
+from .structure import AttentionStructure
 from .transfer import LiveTransferNode, TransferAttention
 
 NODES = [
@@ -19,6 +21,8 @@ NODES = [
     LayerMaskNode,
     SaveAttentionStore,
     LoadAttentionStore,
+    AttentionStructure,
+    CompareAttention,
 ]
 
 

@@ -72,6 +72,28 @@ def transfer(seed: int = 7, steps: int = 3, recording: dict[str, Any] | None = N
     }
 
 
+def recorded(name: str, prompt: str, seed: int = 7, steps: int = 3, **changes: Any) -> Graph:
+    """A sampled and recorded prompt; its store is output 0 of node "<name>"."""
+    return {
+        f"record {name}": record(["demo", 0], **changes),
+        f"sample {name}": sampler([f"record {name}", 0], prompt, seed, steps),
+        name: node("VDiT_FinishRecording", recorder=[f"record {name}", 1], latent=[f"sample {name}", 0]),
+    }
+
+
+def structure(store: str, **changes: Any) -> dict[str, Any]:
+    settings = {
+        "layer": -1, "step": -1, "head": -1, "branch": "cond", "log_scale": True, "layers": "all", "steps": "all",
+        "queries": "auto", "pooled": 512,
+    }  # fmt: skip
+    return node("VDiT_AttentionStructure", store=[store, 0], **settings | changes)
+
+
+def compare(first: str, second: str, **changes: Any) -> dict[str, Any]:
+    settings = {"layers": "all", "steps": "all", "branches": "all", "other_step": -1}
+    return node("VDiT_CompareAttention", first=[first, 0], second=[second, 0], **settings | changes)
+
+
 def live(targets: int = 1, seed: int = 7, steps: int = 3, **changes: Any) -> Graph:
     """Source and targets in one batch."""
     more = {f"target_{n}": ["target", 0] for n in range(2, targets + 1)}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 PACK = Path(__file__).parents[2]
@@ -19,6 +24,25 @@ class ComfyUI:
 
     folder: Path
     python: Path
+
+
+#: matplotlib and what it needs beside what ComfyUI brings.
+PLOTTING = ("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "packaging", "pyparsing", "python-dateutil",
+            "six")  # fmt: skip
+
+
+@cache
+def environment(comfyui: ComfyUI) -> dict[str, str]:
+    """The variables for a server in which the pack's requirements are installed: beside ComfyUI's own packages, whose
+    environment is the user's and stays as it is."""
+    if subprocess.run([comfyui.python, "-c", "import matplotlib"], capture_output=True).returncode == 0:
+        return ENVIRONMENT
+    folder = tempfile.mkdtemp(prefix="vdit-requirements-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    install = [comfyui.python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *PLOTTING]
+    subprocess.run(list(map(str, install)), check=True)
+    path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+    return ENVIRONMENT | {"PYTHONPATH": path}
 
 
 def find() -> ComfyUI | None:

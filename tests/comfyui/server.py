@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from websockets.sync.client import connect
 
-from .installation import ENVIRONMENT, PACK, ComfyUI
+from .installation import PACK, ComfyUI, environment
 
 FOLDER_NAME = "vdit-attention"
 
@@ -123,7 +123,9 @@ def serve(comfyui: ComfyUI, base: Path, *options: str) -> Iterator[Server]:
                "--database-url", f"sqlite:///{base}/comfyui.db", *options]  # fmt: skip
     log = base / "server.log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=comfyui.folder, env=ENVIRONMENT, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=comfyui.folder, env=environment(comfyui), stdout=out, stderr=subprocess.STDOUT
+        )
         try:
             server = Server(address, base, process, log)
             _wait_until_up(server)

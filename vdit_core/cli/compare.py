@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,16 +46,13 @@ def run(options: argparse.Namespace) -> None:
         ]
     options.out.mkdir(parents=True, exist_ok=True)
     compare.picture(*found).save(options.out / "likeness.png")
-    report = {"verdict": compare.verdict(*found), "compared": found[0].as_json()}
-    if baseline is not None:
-        report["baseline"] = found[1].as_json()
-    (options.out / "compare.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(report["verdict"])
+    (options.out / "compare.json").write_text(compare.as_json(*found) + "\n")
+    print(compare.verdict(*found))
     print(f"Picture: {options.out / 'likeness.png'}")
 
 
 def _stores(
-    options: argparse.Namespace, selection: object
+    options: argparse.Namespace, selection: Selection
 ) -> tuple[AttentionStore, AttentionStore, AttentionStore | None]:
     """The two recordings, and the baseline's."""
     from ..store import AttentionStore

@@ -20,8 +20,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--prompt", default="A car is driving on the highway", help="of the demo model's clip")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--layer", type=int, help="which layer's map is shown (the middle one of those recorded)")
-    parser.add_argument("--head", type=int, help="which head's map is shown (their mean)")
+    parser.add_argument("--layer", type=int, default=-1, help="which layer's map is shown (-1: the middle one)")
+    parser.add_argument("--step", type=int, default=-1, help="of which step (-1: the middle one)")
+    parser.add_argument("--head", type=int, default=-1, help="of which head (-1: their mean)")
     parser.add_argument("--branch", default="cond", help="cond or uncond")
     parser.add_argument("--layers", default="all", help="of which layers to take figures")
     parser.add_argument("--window", default="all", metavar="STEPS", help="of which steps, e.g. '0-29/5'")
@@ -39,17 +40,13 @@ def run(options: argparse.Namespace) -> None:
     from ..video import write_mp4
 
     observed = _observe(options)
-    layers = sorted({key.layer for key in observed.calls})
-    layer = layers[len(layers) // 2] if options.layer is None else options.layer
-    if layer not in layers:
-        raise ValueError(f"Layer {layer} was not observed; there are layers {layers}.")
-    middle = observed.evaluations[len(observed.evaluations) // 2]
-    view = structure.View(Key(middle, options.branch, layer), options.head)
+    view = structure.choose_view(observed, options.branch, options.layer, options.step, options.head)
     log = not options.linear
     options.out.mkdir(parents=True, exist_ok=True)
     structure.whole(observed, view, log).save(options.out / "map.png")
     structure.band(observed, view, log).save(options.out / "band.png")
-    views = [structure.View(Key(middle, options.branch, i), options.head) for i in layers]
+    at = view.key
+    views = [structure.View(Key(at.evaluation, at.branch, i), view.head) for i in observed.layers_at(at)]
     structure.per_frame(observed, views).save(options.out / "frames.png")
     structure.decay(observed).save(options.out / "locality.png")
     write_mp4(structure.animation(observed, view, log), options.out / "steps.mp4", fps=4)

@@ -7,6 +7,7 @@ sharp a map is and forgets where it looks.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,3 +191,9 @@ def verdict(other_prompt: Likeness, other_seed: Likeness | None = None) -> str:
         f"{text} Against the baseline recording (such as another seed): {seeds:.3f}; the two recordings are closer "
         f"than that in {closer} of {other_prompt.measured['cosine'].numel()} layer-heads."
     )
+
+
+def as_json(other: Likeness, baseline: Likeness | None = None) -> str:
+    """Everything that was found, as JSON."""
+    found = {"verdict": verdict(other, baseline), "compared": other.as_json()}
+    return json.dumps(found if baseline is None else found | {"baseline": baseline.as_json()}, indent=1)

@@ -30,6 +30,10 @@ class Observed:
         """In the order of the run."""
         return tuple(dict.fromkeys(key.evaluation for key in self.calls))
 
+    def layers_at(self, key: Key) -> list[int]:
+        """The layers observed at the evaluation and in the branch of a call."""
+        return sorted(k.layer for k in self.calls if (k.evaluation, k.branch) == (key.evaluation, key.branch))
+
     def step(self, evaluation: Evaluation) -> int:
         """Which step of the run an evaluation belongs to."""
         return max(0, sum(level >= evaluation.sigma * (1 - 1e-5) for level in self.sigmas) - 1)

@@ -29,6 +29,25 @@ class View:
     sample: int = 0
 
 
+def choose_view(observed: Observed, branch: str = "cond", layer: int = -1, step: int = -1, head: int = -1) -> View:
+    """A map to show; -1 is the middle one of the layers or steps observed, and the mean over heads.
+
+    Raises:
+        ValueError: naming what was not observed, and what was.
+    """
+    keys = [key for key in observed.calls if key.branch == branch]
+    for name, wanted, read in (
+        ("step", step, lambda key: observed.step(key.evaluation)),
+        ("layer", layer, lambda key: key.layer),
+    ):
+        there = sorted({read(key) for key in keys})
+        chosen = there[len(there) // 2] if wanted < 0 and there else wanted
+        if chosen not in there:
+            raise ValueError(f"There is no map of {name} {chosen}, branch {branch!r}; there are {name}s {there}.")
+        keys = [key for key in keys if read(key) == chosen]
+    return View(keys[0], None if head < 0 else head)
+
+
 def wanted(grid: TokenGrid, pooled: int = 512) -> Wanted:
     """What the pictures of a map on this grid need."""
     size = grid.height * grid.width
@@ -167,7 +186,7 @@ def as_text(found: dict[str, Any]) -> str:
     """`summary` as a table (Markdown)."""
     uniform = found["uniform"]
     lines = [
-        "| layer | same frame | same place | entropy, of the largest | strongest 10 % of keys | largest received mass |",
+        "| layer | same frame | same place | entropy, of the largest | strongest 10 % | largest received mass |",
         "|---|---|---|---|---|---|",
     ]
     for layer, row in found["layers"].items():

@@ -1,0 +1,88 @@
+"""Compare Attention: how alike the maps of two recordings are."""
+
+from __future__ import annotations
+
+import comfy.model_management
+from comfy_api.latest import io
+
+from ..vdit_core.record import Selection
+from ..vdit_core.selection import Indices
+from ..vdit_core.store import AttentionStore
+from . import choices, images, progress, report, sockets
+
+
+class CompareAttention(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_CompareAttention",
+            display_name="Compare Attention",
+            category=sockets.CATEGORY,
+            description="How alike the attention maps of two recordings are, layer by layer and head by head, "
+            "beside two baselines: the first recording's prompt from another seed, and maps with shuffled tokens.",
+            search_aliases=["attention similarity", "compare attention maps", "attention difference"],
+            inputs=[
+                sockets.AttentionStore.Input("first", tooltip="A recording."),
+                sockets.AttentionStore.Input("second", tooltip="Another: another prompt, seed or step."),
+                sockets.AttentionStore.Input(
+                    "baseline", optional=True,
+                    tooltip="The first's prompt from another seed: what the likeness is held against.",
+                ),
+                choices.indices("layers", "which layers to compare"),
+                choices.indices("steps", "which recorded steps to compare"),
+                choices.branches("which prompts' attention to compare"),
+                io.Int.Input(
+                    "other_step", default=-1, min=-1, max=10_000, advanced=True,
+                    tooltip="Compare every step of the first with this step of the second. -1: with the step at the "
+                    "same noise level.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="likeness", tooltip="The measures, layer by layer."),
+                io.String.Output(display_name="verdict", tooltip="The finding in words."),
+                io.String.Output(display_name="figures", tooltip="All figures by layer and head, as JSON."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, layers: str, steps: str) -> bool | str:
+        return choices.readable(layers=layers, steps=steps)
+
+    @classmethod
+    def execute(
+        cls,
+        first: AttentionStore,
+        second: AttentionStore,
+        layers: str,
+        steps: str,
+        branches: str,
+        other_step: int,
+        baseline: AttentionStore | None = None,
+    ) -> io.NodeOutput:
+        images.need_matplotlib()
+        from ..vdit_core.inspect import compare, observe
+
+        selection = Selection(Indices(layers), steps=Indices(steps), branches=branches)
+        others = [other for other in (second, baseline) if other is not None]
+        advance = progress.bar(len(observe.choose(first, selection)) * len(others))
+
+        def next_call() -> None:
+            advance()
+            progress.stop_if_asked()
+
+        found = [
+            compare.compare(
+                first,
+                other,
+                selection,
+                None if other_step < 0 else other_step,
+                device=comfy.model_management.get_torch_device(),
+                on_call=next_call,
+            )
+            for other in others
+        ]
+        cosine = found[0].means()["measured"]["cosine"]
+        text = f"cosine similarity {cosine:.3f}, {found[0].pairs} pairs of maps"
+        report.show(cls.hidden.unique_id, text, good=True, layers=first.header.model.layers)
+        return io.NodeOutput(images.as_image(compare.picture(*found)), compare.verdict(*found), compare.as_json(*found))

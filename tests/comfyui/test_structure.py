@@ -1,0 +1,85 @@
+"""Attention Structure and Compare Attention on a real server."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from comfyui import graphs
+from comfyui.server import PromptFailed
+from PIL import Image
+
+STEPS = 3
+
+
+def looked_at(**changes) -> graphs.Graph:
+    outputs = ("map", "band", "frames", "locality", "steps")
+    return (
+        graphs.demo()
+        | graphs.recorded("store", "source", steps=STEPS)
+        | {"look": graphs.structure("store", **changes), "say": graphs.node("PreviewAny", source=["look", 5])}
+        | {
+            name: graphs.node("SaveImage", images=["look", n], filename_prefix=f"look/{name}")
+            for n, name in enumerate(outputs)
+        }
+    )
+
+
+def test_structure_draws_every_picture(server):
+    result = server.run(looked_at(layer=4, head=1))
+    assert result.reports()["look"] == f"{9 * STEPS * 2} maps, all queries each"
+    for name, count in {"map": 1, "band": 1, "frames": 1, "locality": 1, "steps": STEPS}.items():
+        files = sorted((server.base / "output" / "look").glob(f"{name}_*.png"))
+        assert len(files) == count
+        with Image.open(files[0]) as picture:
+            assert min(picture.size) >= 480
+            assert len(picture.convert("RGB").getcolors(2**24)) > 100
+    (table,) = (m["data"]["output"]["text"][0] for m in result.messages if m["data"].get("node") == "say"
+                and m["type"] == "executed")  # fmt: skip
+    assert len(re.findall(r"^\| \d \|", table, re.MULTILINE)) == 9
+
+
+def test_sampled_figures_say_so(server):
+    assert server.run(looked_at(queries="sampled", layers="2-3")).reports()["look"] == "12 maps, 320 queries each"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer": 9}, "There is no map of layer 9, branch 'cond'; there are layers [0, 1"),
+        ({"step": 3}, "There is no map of step 3, branch 'cond'; there are steps [0, 1, 2]"),
+        ({"head": 2}, "Head 2 was not observed; there are heads [0, 1]"),
+        ({"layers": "nine"}, "Cannot read 'nine'"),
+        ({"steps": "7"}, "Step 7 in '7' is out of range"),
+    ],
+)
+def test_what_is_not_there_is_named(server, changes, message):
+    with pytest.raises(PromptFailed, match=re.escape(message)):
+        server.run(looked_at(**changes))
+
+
+def test_compare_holds_prompts_against_seeds(server):
+    graph = (
+        graphs.demo()
+        | graphs.recorded("first", "source")
+        | graphs.recorded("second", "target")
+        | graphs.recorded("baseline", "source", seed=8)
+        | {
+            "compare": graphs.compare("first", "second", baseline=["baseline", 0]),
+            "save": graphs.node("SaveImage", images=["compare", 0], filename_prefix="likeness"),
+        }
+    )
+    said = server.run(graph).reports()["compare"]
+    found = re.fullmatch(r"cosine similarity (\d\.\d+), 54 pairs of maps", said)
+    assert found, said
+    assert float(found[1]) > 0.95
+
+
+def test_recordings_of_two_sizes_are_refused(server):
+    graph = graphs.demo() | graphs.recorded("first", "source") | graphs.recorded("second", "source")
+    graph["wide"] = graphs.node("EmptyHunyuanLatentVideo", width=160, height=128, length=17, batch_size=1)
+    graph["sample second"]["inputs"]["latent_image"] = ["wide", 0]
+    graph["compare"] = graphs.compare("first", "second")
+    graph["save"] = graphs.node("SaveImage", images=["compare", 0], filename_prefix="likeness")
+    with pytest.raises(PromptFailed, match="differ in grid: 5 x 8 x 8 = 320 tokens and 5 x 8 x 10 = 400 tokens"):
+        server.run(graph)
