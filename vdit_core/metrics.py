@@ -29,3 +29,18 @@ def edge_correlation(a: Tensor, b: Tensor) -> Tensor:
     x, y = (sobel(luminance(video)).flatten(1) for video in (a, b))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     return torch.cosine_similarity(x, y, dim=1).unflatten(0, (len(a), -1)).mean(1)
+
+
+def motion_agreement(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation, over pixels, of the change of luminance from each frame to the next; mean over frame pairs.
+
+    1: the same things change at the same places, -1: in the opposite way, 0: unrelated, or one of the two stands still.
+
+    Raises:
+        ValueError: if the clips have a single frame.
+    """
+    if a.shape[2] < 2:
+        raise ValueError("Motion is a change from frame to frame; these clips have a single frame.")
+    x, y = (luminance(video).unflatten(0, (len(video), -1)).diff(dim=1).flatten(2) for video in (a, b))
+    x, y = x - x.mean(2, keepdim=True), y - y.mean(2, keepdim=True)
+    return torch.cosine_similarity(x, y, dim=2).mean(1)

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import compare, demo, generate, structure
+from . import compare, demo, generate, structure, sweep
 
-COMMANDS = (demo, generate, structure, compare)
+COMMANDS = (demo, generate, structure, compare, sweep)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -162,18 +162,20 @@ def distances(source: tuple[Tensor, Reading], other: tuple[Tensor, Reading]) -> 
     """How far clips are from their sources, both as (video, what the probe reads); see `DISTANCES` and `LIKENESS`."""
     (source_video, seen), (video, reading) = source, other
 
-    def apart(name: str) -> float:
-        return float((getattr(reading, name) - getattr(seen, name)).abs().mean())
-
-    return {
-        "x": apart("x"),
-        "y": apart("y"),
-        "size": (apart("width") + apart("height")) / 2,
-        "horizon": apart("horizon"),
-        "pan": apart("pan"),
+    return apart(seen, reading) | {
         "ssim": float(metrics.ssim(source_video, video).mean()),
         "edges": float(metrics.edge_correlation(source_video, video).mean()),
     }
+
+
+def apart(source: Reading, other: Reading) -> dict[str, float]:
+    """How far what the probe reads is from what it reads of the source, by `DISTANCES`."""
+    px = {
+        name: float((getattr(other, name) - getattr(source, name)).abs().mean())
+        for name in ("x", "y", "width", "height", "horizon", "pan")
+    }
+    px["size"] = (px["width"] + px["height"]) / 2
+    return {name: px[name] for name in DISTANCES}
 
 
 def edits(wanted: Caption, reading: Reading) -> dict[str, float]:

@@ -1,0 +1,123 @@
+"""The finished videos of a sweep on disk, so that an interrupted sweep goes on where it was.
+
+    plan.json                    the sweep's settings and their fingerprint
+    latents/source.safetensors   one file a video; its metadata holds the fingerprint and the SHA-256 of its latents
+
+Each file is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..atomic import whole_file
+from .plan import Sweep
+
+FORMAT = "vdit layer sweep 1"
+
+
+class FolderError(ValueError):
+    """A folder holds something else than this sweep."""
+
+
+class SweepFolder:
+    """A folder of one sweep. Nothing is written before the first video is there.
+
+    Raises:
+        FolderError: if the folder holds another sweep, naming what differs, or a plan that cannot be read.
+    """
+
+    def __init__(self, path: Path, sweep: Sweep) -> None:
+        self.path = Path(path)
+        self.settings = sweep.settings()
+        self.names = [video.name for video in sweep.videos()]
+        self.fingerprint = fingerprint(self.settings)
+        self._check()
+
+    @property
+    def _plan(self) -> Path:
+        return self.path / "plan.json"
+
+    def file(self, number: int) -> Path:
+        """The file of a video, by its number in `Sweep.videos`."""
+        return self.path / "latents" / f"{self.names[number]}.safetensors"
+
+    def _check(self) -> None:
+        if not self._plan.exists():
+            return
+        try:
+            plan = json.loads(self._plan.read_text(encoding="utf-8"))
+            there = dict(plan["settings"])
+            whole = plan["format"] == FORMAT and plan["fingerprint"] == fingerprint(there)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            whole = False
+        if not whole:
+            raise FolderError(f"{self._plan} is not a whole plan of a layer sweep. Choose another folder or remove it.")
+        if differences := _differences(there, self.settings):
+            raise FolderError(f"{self.path} holds another sweep: {differences}. Choose another folder or remove it.")
+
+    def load(self, say: Callable[[str], None] | None = None) -> dict[int, Tensor]:
+        """The finished videos' latents by number. A damaged file counts as not there; `say` is told its name."""
+        found = {}
+        for n in range(len(self.names)):
+            if not self.file(n).exists():
+                continue
+            try:
+                found[n] = self._read(self.file(n))
+            except (SafetensorError, FolderError, OSError) as error:
+                if say:
+                    say(f"{self.file(n)} is damaged ({error}): this video is sampled again.")
+        return found
+
+    def _read(self, path: Path) -> Tensor:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("fingerprint") != self.fingerprint:
+                raise FolderError("it is of another sweep")
+            latents = file.get_tensor("latents")
+        if metadata.get("digest") != _digest(latents):
+            raise FolderError("its numbers are not those that were written")
+        return latents
+
+    def save(self, number: int, latents: Tensor) -> None:
+        """Write the latents of a video, and before the first one the plan.
+
+        Raises:
+            OSError: as the disk says.
+        """
+        path = self.file(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._plan.exists():
+            plan = {"format": FORMAT, "fingerprint": self.fingerprint, "settings": self.settings}
+            with whole_file(self._plan) as part:
+                part.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        latents = latents.contiguous()
+        try:
+            with whole_file(path) as part:
+                metadata = {"fingerprint": self.fingerprint, "digest": _digest(latents)}
+                save_file({"latents": latents}, part, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from None
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """SHA-256 of settings, hexadecimal."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(latents: Tensor) -> str:
+    return hashlib.sha256(latents.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    names = [name for name in here | there if there.get(name) != here.get(name)]
+    return "; ".join(f"{name} is {there.get(name)!r} there, {here.get(name)!r} here" for name in names)

@@ -1,0 +1,63 @@
+"""Pictures of a sweep: a bar chart of the scores, and a contact sheet of the videos."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+from torch import Tensor
+
+from ..video import contact_sheet
+from .plan import ROWS
+from .scores import Result
+
+_DPI = 100
+_STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}  # 9 pt are 12.5 px
+_PANELS = {"edges": "Where things are (edge correlation)", "motion": "What moves (motion agreement)"}
+_ROW, _STRUCTURE, _INK = "#a9bccd", "#d9713c", "#2a2a2e"
+
+
+def bars(result: Result) -> Image.Image:
+    """Likeness to the source, a bar a row and a panel a score; the plain target is a line, structure layers have their
+    own colour."""
+    count, chosen = len(result.rows), result.suggested_layers()
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(max(7.6, 1.4 + 0.32 * count), 6.2), dpi=_DPI, layout="constrained")
+        figure.suptitle(f"{result.sweep.source}  →  {result.sweep.target}", fontsize=10, color=_INK)
+        panels = figure.subplots(len(_PANELS), 1, sharex=True)
+        for axes, (name, title) in zip(panels, _PANELS.items(), strict=True):
+            heights = [row.to_source[name] for row in result.rows]
+            axes.bar(range(count), heights, 0.72, color=[_STRUCTURE if i in chosen else _ROW for i in range(count)])
+            line = axes.axhline(result.plain[name], color=_INK, linewidth=1.2, linestyle="--", label="plain target")
+            axes.set_title(title, fontsize=10, loc="left")
+            axes.set_ylabel("likeness to source")
+            axes.margins(x=0.01, y=0.12)
+        panels[-1].set_xticks(range(count), [str(i) for i in range(count)])
+        panels[-1].set_xlabel({
+            "each": "the layer that takes the source's map",
+            "first": "the source's maps from layer 0 to this layer",
+            "last": "the source's maps from this layer to the last",
+            "all but one": "the source's maps in all layers but this",
+        }[result.sweep.mode])  # fmt: skip
+        keys = [line, Patch(color=_STRUCTURE, label="structure layer"), Patch(color=_ROW, label="other layer")]
+        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+        return _drawn(figure)
+
+
+def _drawn(figure: Figure) -> Image.Image:
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png")
+    return Image.open(memory).convert("RGB")
+
+
+def sheet(result: Result, clips: Tensor, columns: int = 6) -> Image.Image:
+    """The source, the plain target and every row under its label; clips as `scores.measure` takes them."""
+    labels = [video.label for video in result.sweep.videos()[:ROWS]]
+    for i, row in enumerate(result.rows):
+        structure = ", a structure layer" if i in result.suggested_layers() else ""
+        labels.append(f"{row.label}: share {row.share:.2f}{structure}")
+    return contact_sheet(dict(zip(labels, clips, strict=True)), columns, scale=min(1.0, 160 / clips.shape[-1]))

@@ -1,0 +1,119 @@
+"""What a sweep samples: the source, the plain target, and the target under a row of layer masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..selection import LayerMask
+from ..transfer import LiveTransfer, Where
+
+#: Which layers row i takes from the source: i alone, 0 to i, i to the last, or all but i.
+MODES = ("each", "first", "last", "all but one")
+
+#: The places of the source and of the plain target among a sweep's videos; the rows follow.
+SOURCE, PLAIN, ROWS = 0, 1, 2
+
+
+def rows(mode: str, layers: int) -> list[tuple[str, LayerMask]]:
+    """Label and mask of each row: one row a layer, in the layers' order.
+
+    Raises:
+        ValueError: if there is no such mode, or no layer.
+    """
+    if mode not in MODES:
+        raise ValueError(f"There is no sweep {mode!r}; the modes are {', '.join(MODES)}.")
+    if layers < 1:
+        raise ValueError(f"A model of {layers} layers cannot be swept.")
+    return [_row(mode, i, layers) for i in range(layers)]
+
+
+def _row(mode: str, i: int, layers: int) -> tuple[str, LayerMask]:
+    if mode == "all but one":
+        return f"all but layer {i}", LayerMask(f"all, {i}:0", layers)
+    low, high = {"each": (i, i), "first": (0, i), "last": (i, layers - 1)}[mode]
+    if low == high:
+        return f"layer {i}", LayerMask(f"{i}", layers)
+    return f"layers {low}-{high}", LayerMask(f"{low}-{high}", layers)
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a sweep. name: a file's stem."""
+
+    name: str
+    label: str
+    prompt: str
+    mask: LayerMask
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that decides what a sweep's videos are.
+
+    layers: of the model. where: steps, heads and branches; its own layers do not count. host: the host's settings by
+    name (model, seed, steps, ...), as JSON has them.
+
+    Raises:
+        ValueError: if there is no such mode, or no layer.
+    """
+
+    source: str
+    target: str
+    layers: int
+    mode: str = "each"
+    where: Where = field(default_factory=Where)
+    host: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rows(self.mode, self.layers)
+
+    def videos(self) -> list[Video]:
+        """The source, the plain target, and one row a layer: layers + 2 videos."""
+        none = LayerMask("none", self.layers)
+        source = Video("source", f"source: {self.source}", self.source, none)
+        plain = Video("plain", f"plain: {self.target}", self.target, none)
+        swept = [
+            Video(f"row-{i:02d}", label, self.target, mask)
+            for i, (label, mask) in enumerate(rows(self.mode, self.layers))
+        ]
+        return [source, plain, *swept]
+
+    def transfer(self, batch: Sequence[int]) -> LiveTransfer:
+        """The transfer for a batch of videos, by number, the source first."""
+        videos = self.videos()
+        return LiveTransfer(self.where, [videos[n].mask for n in batch[1:]])
+
+    def settings(self) -> dict[str, Any]:
+        """By name, as JSON has them: two sweeps with the same settings sample the same videos."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "layers": self.layers,
+            "mode": self.mode,
+            "steps of transfer": str(self.where.steps),
+            "heads": str(self.where.heads),
+            "branches": self.where.branches,
+            **self.host,
+        }
+
+
+def batches(missing: Sequence[int], rows_per_batch: int | None = None) -> list[tuple[int, ...]]:
+    """The batches that sample the missing videos, by number; the source is the first of every batch.
+
+    By default all are one batch, so that a sweep of L layers costs L + 2 videos, the source and the plain target
+    included; every further batch costs a source more. rows_per_batch bounds memory: videos in a batch, at least 2.
+
+    Raises:
+        ValueError: if not even the source and one target fit a batch.
+    """
+    if rows_per_batch is not None and rows_per_batch < 2:
+        raise ValueError(
+            f"A batch of {rows_per_batch} holds no target beside the source: use at least 2 rows per batch."
+        )
+    targets = [n for n in missing if n != SOURCE]
+    if not targets:
+        return [(SOURCE,)] if missing else []
+    size = len(targets) if rows_per_batch is None else rows_per_batch - 1
+    return [(SOURCE, *targets[first : first + size]) for first in range(0, len(targets), size)]

@@ -1,0 +1,69 @@
+"""Samples a sweep through a host, batch by batch; what a folder holds already is not sampled again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..transfer import LiveTransfer
+from .folder import SweepFolder
+from .plan import Sweep, batches
+
+#: A host's sampler: prompts of a batch (the source's first, all from the same noise) and the transfer to attach
+#: -> latents, one per prompt.
+Sample = Callable[[Sequence[str], LiveTransfer], Tensor]
+
+
+def run(
+    sweep: Sweep,
+    sample: Sample,
+    folder: SweepFolder | None = None,
+    rows_per_batch: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Tensor:
+    """The latents of all videos of a sweep, on the CPU, in the order of `Sweep.videos`.
+
+    Args:
+        folder: where finished videos are kept; those it holds are not sampled. An interrupted run goes on from there.
+        rows_per_batch: see `plan.batches`.
+        say: is told of each damaged file that is sampled again.
+
+    Raises:
+        ValueError: if the sampler gives another number of videos than prompts.
+        FolderError: if the folder holds another sweep.
+    """
+    done = folder.load(say) if folder else {}
+    for batch in batches(missing(sweep, done), rows_per_batch):
+        done |= keep(sweep, batch, sample_batch(sweep, batch, sample), done, folder)
+    return together(sweep, done)
+
+
+def missing(sweep: Sweep, done: dict[int, Tensor]) -> list[int]:
+    """The numbers of the videos that are not there yet."""
+    return [n for n in range(len(sweep.videos())) if n not in done]
+
+
+def sample_batch(sweep: Sweep, batch: Sequence[int], sample: Sample) -> Tensor:
+    """The latents of one batch, on the CPU."""
+    videos = sweep.videos()
+    latents = sample([videos[n].prompt for n in batch], sweep.transfer(batch))
+    if len(latents) != len(batch):
+        raise ValueError(f"The sampler gave {len(latents)} videos for {len(batch)} prompts.")
+    return latents.detach().cpu()
+
+
+def keep(
+    sweep: Sweep, batch: Sequence[int], latents: Tensor, done: dict[int, Tensor], folder: SweepFolder | None
+) -> dict[int, Tensor]:
+    """The new videos of a batch, written to the folder; every batch has a source, the first one's stays."""
+    new = {n: video for n, video in zip(batch, latents, strict=True) if n not in done}
+    if folder:
+        for n, video in new.items():
+            folder.save(n, video)
+    return new
+
+
+def together(sweep: Sweep, done: dict[int, Tensor]) -> Tensor:
+    return torch.stack([done[n] for n in range(len(sweep.videos()))])

@@ -1,0 +1,162 @@
+"""What a sweep found: how alike each row is to the source and to the plain target, and which layers carry structure.
+
+Structure share: s is the edge correlation with the source, which says where things are whatever their colour;
+    share(row) = (s(row) - s(plain)) / (1 - s(plain))
+is the part of the way from the plain target to the source itself: 0 is no nearer than the plain target, 1 is the
+source, below 0 is farther.
+
+Gain of a layer: what it adds to the share. "each": its row's share. "first" and "last": its row's share less that of
+the row before it joined. "all but one": the best row's share less that of the row without it.
+
+Suggested: the layers whose gain is at least half of the greatest gain; none if no layer gains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .. import metrics
+from ..selection import LayerMask
+from .plan import PLAIN, ROWS, SOURCE, Sweep
+
+LIKENESS = ("ssim", "psnr", "edges", "motion")
+
+#: Equal clips have no finite PSNR, and JSON no infinity: dB.
+_MOST_PSNR = 100.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one row. to_source, to_plain: by LIKENESS; more: what else the host measured of it.
+
+    gain: of the layer with the row's number.
+    """
+
+    label: str
+    mask: LayerMask
+    to_source: Mapping[str, float]
+    to_plain: Mapping[str, float]
+    more: Mapping[str, float]
+    share: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """Scores of a sweep: one row a layer. plain, plain_more: the plain target's, against the source."""
+
+    sweep: Sweep
+    plain: Mapping[str, float]
+    plain_more: Mapping[str, float]
+    rows: tuple[Row, ...]
+    suggested: LayerMask
+
+    def suggested_layers(self) -> list[int]:
+        return list(self.suggested.resolve(self.sweep.layers))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it, rounded to four places."""
+        swept = [
+            {
+                "label": row.label,
+                "mask": str(row.mask),
+                "to_source": _rounded(row.to_source),
+                "to_plain": _rounded(row.to_plain),
+                "more": _rounded(row.more),
+                "share": round(row.share, 4),
+                "gain": round(row.gain, 4),
+            }
+            for row in self.rows
+        ]
+        return {
+            "settings": self.sweep.settings(),
+            "plain": {"to_source": _rounded(self.plain), "more": _rounded(self.plain_more)},
+            "rows": swept,
+            "suggested": {"mask": str(self.suggested), "layers": self.sweep.layers},
+        }
+
+    def as_text(self) -> str:
+        """A table (Markdown), against the source: the plain target, then the rows; a star marks suggested layers."""
+        more = list(self.plain_more)
+        heads = ["", "share", "gain", *LIKENESS, *more]
+        lines = [["plain", "", "", *_cells(self.plain, LIKENESS), *_cells(self.plain_more, more)]]
+        stars = self.suggested_layers()
+        for i, row in enumerate(self.rows):
+            label = f"{row.label} *" if i in stars else row.label
+            numbers = [f"{row.share:.3f}", f"{row.gain:.3f}"]
+            lines.append([label, *numbers, *_cells(row.to_source, LIKENESS), *_cells(row.more, more)])
+        widths = [max(3, *map(len, column)) for column in zip(heads, *lines, strict=True)]
+        table = [heads, ["-" * width for width in widths], *lines]
+        aligned = [[cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])] for cells in table]
+        return "\n".join("| " + " | ".join(line) + " |" for line in aligned)
+
+
+def measure(sweep: Sweep, clips: Tensor, more: Sequence[Mapping[str, float]] | None = None) -> Result:
+    """Score a sweep.
+
+    Args:
+        clips: float in [0, 1], (videos, 3, frames, height, width), in the order of `Sweep.videos`.
+        more: what else the host measured of each video against the source, from the plain target on.
+
+    Raises:
+        ValueError: if there are not as many clips as the sweep has videos, or they have a single frame.
+    """
+    videos = sweep.videos()
+    if len(clips) != len(videos):
+        raise ValueError(f"There are {len(clips)} clips for a sweep of {len(videos)} videos.")
+    extras = more or [{}] * (len(videos) - 1)
+    to_source = [likeness(clips, SOURCE, n) for n in range(PLAIN, len(videos))]
+    shares = [share(scores["edges"], to_source[0]["edges"]) for scores in to_source[1:]]
+    gains = layer_gains(sweep.mode, shares)
+    swept = []
+    for i, (video, gained) in enumerate(zip(videos[ROWS:], gains, strict=True)):
+        to_plain = likeness(clips, PLAIN, ROWS + i)
+        swept.append(Row(video.label, video.mask, to_source[1 + i], to_plain, extras[1 + i], shares[i], gained))
+    return Result(sweep, to_source[0], extras[0], tuple(swept), suggest(gains))
+
+
+def likeness(clips: Tensor, a: int, b: int) -> dict[str, float]:
+    """How alike two of the clips are, by LIKENESS."""
+    x, y = clips[a : a + 1], clips[b : b + 1]
+    return {
+        "ssim": float(metrics.ssim(x, y)),
+        "psnr": min(float(metrics.psnr(x, y)), _MOST_PSNR),
+        "edges": float(metrics.edge_correlation(x, y)),
+        "motion": float(metrics.motion_agreement(x, y)),
+    }
+
+
+def share(row: float, plain: float) -> float:
+    """The structure share of a row, from its likeness to the source and the plain target's; 0 if that is the source."""
+    return 0.0 if plain > 1 - 1e-6 else (row - plain) / (1 - plain)
+
+
+def layer_gains(mode: str, shares: Sequence[float]) -> list[float]:
+    """What each layer adds to the share, from the rows' shares."""
+    if mode == "first":
+        return [after - before for before, after in zip([0.0, *shares[:-1]], shares, strict=True)]
+    if mode == "last":
+        return [after - before for before, after in zip([*shares[1:], 0.0], shares, strict=True)]
+    if mode == "all but one":
+        return [max(shares) - without for without in shares]
+    return list(shares)
+
+
+def suggest(gains: Sequence[float]) -> LayerMask:
+    """The layers whose gain is at least half of the greatest, as a mask made for so many layers."""
+    greatest = max(gains)
+    chosen = [i for i, gain in enumerate(gains) if greatest > 0 and gain >= greatest / 2]
+    return LayerMask.of(chosen, made_for=len(gains))
+
+
+def _cells(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    return [f"{scores[name]:.3f}" if name in LIKENESS and name != "psnr" else f"{scores[name]:.1f}" for name in names]
+
+
+def _rounded(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: round(value, 4) if math.isfinite(value) else None for name, value in scores.items()}
