@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .compare import CompareAttention
 from .demo_model import DemoModel
 from .layer_mask import LayerMaskNode
+from .layer_sweep import LayerSweep
 from .record import FinishRecording, RecordAttention
 from .store_files import LoadAttentionStore, SaveAttentionStore
 from .structure import AttentionStructure
@@ -23,6 +24,7 @@ NODES = [
     LoadAttentionStore,
     AttentionStructure,
     CompareAttention,
+    LayerSweep,
 ]
 
 

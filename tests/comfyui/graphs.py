@@ -94,6 +94,20 @@ def compare(first: str, second: str, **changes: Any) -> dict[str, Any]:
     return node("VDiT_CompareAttention", first=[first, 0], second=[second, 0], **settings | changes)
 
 
+def sweep(steps: int = 3, seed: int = 7, **changes: Any) -> Graph:
+    """A layer sweep, its chart saved."""
+    settings = {
+        "model": ["demo", 0], "source": ["source", 0], "target": ["target", 0], "negative": ["nothing", 0],
+        "vae": ["demo", 2], "latent": ["empty", 0], "seed": seed, "steps": steps, "cfg": GUIDANCE,
+        "sampler_name": "euler", "scheduler": "simple", "mode": "each", "transfer_steps": "all", "videos_per_batch": 0,
+    }  # fmt: skip
+    return demo() | {
+        "sweep": node("VDiT_LayerSweep", **settings | changes),
+        "save": node("SaveImage", images=["sweep", 1], filename_prefix="sweep"),
+        "say": node("PreviewAny", source=["sweep", 3]),
+    }
+
+
 def live(targets: int = 1, seed: int = 7, steps: int = 3, **changes: Any) -> Graph:
     """Source and targets in one batch."""
     more = {f"target_{n}": ["target", 0] for n in range(2, targets + 1)}

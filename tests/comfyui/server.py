@@ -66,10 +66,10 @@ class Server:
         except urllib.error.HTTPError as error:
             raise PromptFailed(error.read().decode()) from None
 
-    def run(self, prompt: dict[str, Any], interrupt_at: str | None = None) -> Result:
+    def run(self, prompt: dict[str, Any], interrupt_at: str | None = None, interrupt_after: int = 1) -> Result:
         """Queue an API prompt and wait until it has ended.
 
-        interrupt_at: a node; the run is interrupted at this node's first progress.
+        interrupt_at: a node; the run is interrupted at this node's first progress, or the one after so many.
 
         Raises:
             PromptFailed: with the server's message.
@@ -87,7 +87,9 @@ class Server:
                 if kind == "executing" and data.get("node") and data.get("prompt_id") == queued:
                     result.ran.append(data["node"])
                 if kind == "progress" and data.get("node") == interrupt_at and interrupt_at:
-                    self.post("/interrupt", {})
+                    interrupt_after -= 1
+                    if interrupt_after <= 0:
+                        self.post("/interrupt", {})
                 if kind == "execution_error" and data["prompt_id"] == queued:
                     raise PromptFailed(f"{data['node_type']}: {data['exception_message']}")
                 if kind == "execution_interrupted" and data["prompt_id"] == queued:

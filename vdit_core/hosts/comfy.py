@@ -69,6 +69,22 @@ def attach(model: Any, interceptor: Interceptor, on_end: OnEnd | None = None) ->
     return model
 
 
+def signature(model: Any) -> ModelSignature:
+    """The layers and heads of a MODEL.
+
+    Raises:
+        HostError: if its tokens are not known, with the models that are.
+    """
+    network = _network(model)
+    if (reason := _unknown(network)) is not None:
+        raise HostError(f"{reason}.")
+    return _signature(network)
+
+
+def _signature(network: Any) -> ModelSignature:
+    return ModelSignature(len(network.blocks), network.num_heads, network.dim // network.num_heads)
+
+
 def _network(model: Any) -> Any:
     network = model.model.diffusion_model
     return getattr(network, "_orig_mod", network)
@@ -180,9 +196,7 @@ class _Session:
         return Site(run, layer, run.step_of(call.sigma), call.sigma, call.visit, call.rows)
 
     def describe(self, grid: TokenGrid, dtype: torch.dtype) -> Run:
-        network = self.network
-        signature = ModelSignature(len(network.blocks), network.num_heads, network.dim // network.num_heads)
-        return Run(signature, grid, self.sigmas, _branches_to_come(self.guider), self.samples, dtype)
+        return Run(_signature(self.network), grid, self.sigmas, _branches_to_come(self.guider), self.samples, dtype)
 
     def close(self, samples: Tensor | None) -> None:
         self.chain.end(completed=samples is not None and self.run is not None and self.stock is None)
