@@ -57,7 +57,7 @@ def _drawn(figure: Figure) -> Image.Image:
 def sheet(result: Result, clips: Tensor, columns: int = 6) -> Image.Image:
     """The source, the plain target and every row under its label; clips as `scores.measure` takes them."""
     labels = [video.label for video in result.sweep.videos()[:ROWS]]
-    for i, row in enumerate(result.rows):
+    for i, row in enumerate(result.rows):  # + 0 turns -0.00 into 0.00
         structure = ", a structure layer" if i in result.suggested_layers() else ""
-        labels.append(f"{row.label}: share {row.share:.2f}{structure}")
+        labels.append(f"{row.label}: share {round(row.share, 2) + 0:.2f}{structure}")
     return contact_sheet(dict(zip(labels, clips, strict=True)), columns, scale=min(1.0, 160 / clips.shape[-1]))

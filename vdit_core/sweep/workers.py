@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ def run_on_ray(
     todo = missing(sweep, done)
     started = not ray.is_initialized()
     if started:
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     workers: list[Any] = []
     try:
@@ -75,6 +77,19 @@ def run_on_ray(
         if started:
             ray.shutdown()
     return together(sweep, done)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself waits for minutes for a head that is not there."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"There is no Ray cluster at {address} ({error}). Start one: ray start --head, and ray start --address=..."
+        ) from None
 
 
 class _Worker:
