@@ -39,9 +39,15 @@ def inputs(schema: dict[str, Any]) -> dict[str, list]:
 
 
 def widgets(schema: dict[str, Any]) -> list[str]:
-    """The inputs that have a field in the node, in its order."""
+    """The fields of the node, in its order; the page adds one behind a seed."""
     fields = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-    return [name for name, (kind, *_) in inputs(schema).items() if isinstance(kind, list) or kind in fields]
+    names = []
+    for name, (kind, *options) in inputs(schema).items():
+        if isinstance(kind, list) or kind in fields:
+            names.append(name)
+        if options and options[0].get("control_after_generate"):
+            names.append("control_after_generate")
+    return names
 
 
 @cache
