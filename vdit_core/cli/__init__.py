@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import compare, demo, generate, structure, sweep
+from . import compare, demo, generate, paper, structure, sweep
 
-COMMANDS = (demo, generate, structure, compare, sweep)
+COMMANDS = (demo, generate, structure, compare, sweep, paper)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,189 @@
+"""The paper's section "Structure" (arXiv 2504.10317) on the demo model: its four experiments, measured.
+
+`record` keeps the source's and the targets' maps; `maps`, `likeness`, `pairs.run` and `sweeps` look at them, at what a
+transfer does, and at what each layer does; `verdicts` says how that goes with what the paper reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from ..call import TokenGrid
+from ..hosts.diffusers import attach
+from ..inspect import structure
+from ..inspect.compare import Likeness, compare
+from ..inspect.observe import Observed, from_store
+from ..record import Recorder, Selection
+from ..selection import Indices
+from ..store import AttentionStore
+from ..sweep.run import run as run_sweep
+from ..sweep.scores import Result, measure
+from . import pairs, verdicts
+from .model import DemoModel
+from .pairs import PAIRS, PairResult
+from .probe import AttributeProbe
+from .shipped import GUIDANCE, STEPS
+from .sweep import decode, plan, readings, sampler
+from .verdicts import Verdict
+
+#: Of how many seeds maps are looked at, and at about how many steps.
+MAP_SEEDS, MAP_STEPS = 4, 6
+#: The recordings: the source prompt, the targets, and the source prompt from other seeds. Whose maps are shown.
+SOURCE, OTHER_SEED = "car", "other seed"
+SHOWN = (SOURCE, "red", "winter")
+#: What each pair changes, as `pairs.EDITS` names it.
+CHANGES = {"red": "colour", "winter": "season", "truck": "object", "dog": "object"}
+#: The edit that is swept layer by layer.
+SWEPT = "winter"
+
+
+@dataclass(frozen=True)
+class Swept:
+    """Sweeps of one edit. shares: of each layer, a value per seed. result, clips: of the first seed."""
+
+    seeds: tuple[int, ...]
+    shares: tuple[tuple[float, ...], ...]
+    result: Result
+    clips: Tensor
+
+    def means(self) -> list[float]:
+        """Each layer's share, mean over seeds."""
+        return [fmean(values) for values in self.shares]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that was measured.
+
+    observed: statistics of the maps of SHOWN. patterns: of each layer, mean weights by `verdicts.PLACES`. likeness: of
+    the source's maps with those of each target and of OTHER_SEED. settings: steps, guidance, device, map_seeds.
+    """
+
+    seeds: tuple[int, ...]
+    settings: dict[str, str | int | float]
+    observed: dict[str, Observed]
+    patterns: dict[int, dict[str, float]]
+    likeness: dict[str, Likeness]
+    transfers: list[PairResult]
+    swept: Swept
+
+    def verdicts(self) -> dict[str, Verdict]:
+        """By the claim's name."""
+        summary = structure.summary(self.observed[SOURCE])
+        means = {name: found.means() for name, found in self.likeness.items()}
+        cosines = {name: found["measured"]["cosine"] for name, found in means.items()}
+        shuffled = fmean(found["shuffled"]["cosine"] for found in means.values())
+        scores = {result.pair.name: result.scores for result in self.transfers}
+        easy = {name: scores[name] for name in ("red", "winter")}
+        px = pairs.DISTANCES
+        return {
+            "local": verdicts.local(summary["layers"], summary["uniform"]),
+            "pattern": verdicts.pattern(self.patterns),
+            "alike": verdicts.alike({name: cosines[name] for name in PAIRS}, cosines[OTHER_SEED], shuffled),
+            **{name: verdicts.kept(easy[name], px, CHANGES[name]) for name in easy},
+            "truck": verdicts.harder(scores["truck"], easy, CHANGES["truck"]),
+            "dog": verdicts.ignored(scores["dog"], px, CHANGES["dog"]),
+            "layers": verdicts.layers(self.swept.means()),
+        }
+
+
+def work(seeds: int, steps: int | None = None) -> int:
+    """How many sampling steps `run` takes, batches counted once."""
+    return (len(PAIRS) + 2 + pairs.generations(list(PAIRS.values()), seeds) + seeds) * (steps or STEPS)
+
+
+def run(
+    model: DemoModel,
+    probe: AttributeProbe,
+    seeds: Sequence[int],
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    on_step: Callable[[], None] | None = None,
+) -> Findings:
+    """Do all four experiments; on_step is called `work` times."""
+    stores = record(model, seeds[:MAP_SEEDS], steps, guidance, on_step)
+    device = model.device
+    wanted = structure.wanted(model.grid)
+    observed = {name: from_store(stores[name], wanted=wanted, device=device) for name in SHOWN}
+    found = {name: compare(stores[SOURCE], store, device=device) for name, store in stores.items() if name != SOURCE}
+    del stores
+    transfers = pairs.run(model, probe, list(PAIRS.values()), seeds, steps=steps, guidance=guidance, on_step=on_step)
+    swept = sweeps(model, probe, seeds, steps, guidance, on_step)
+    settings: dict[str, str | int | float] = {
+        "steps": steps,
+        "guidance": guidance,
+        "device": device.type,
+        "map_seeds": len(seeds[:MAP_SEEDS]),
+    }
+    return Findings(tuple(seeds), settings, observed, patterns(observed[SOURCE]), found, transfers, swept)
+
+
+def record(
+    model: DemoModel,
+    seeds: Sequence[int],
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    on_step: Callable[[], None] | None = None,
+) -> dict[str, AttentionStore]:
+    """Queries and keys of the conditional branch, of about MAP_STEPS evenly spaced steps, by the recording's name."""
+    source = next(iter(PAIRS.values())).source
+    jobs = {SOURCE: (source, 0)} | {pair.name: (pair.target, 0) for pair in PAIRS.values()}
+    jobs[OTHER_SEED] = (source, pairs.OTHER)
+    stores = {}
+    for name, (prompt, shift) in jobs.items():
+        chosen = Indices(f"0-{steps - 1}/{max(1, steps // MAP_STEPS)}")
+        recorder = Recorder(Selection(steps=chosen, branches="cond"), device=None)
+        with attach(model.pipe, recorder):
+            noise = [seed + shift for seed in seeds]
+            model.sample([str(prompt)] * len(noise), noise, steps=steps, guidance=guidance, on_step=on_step)
+        stores[name] = recorder.take()
+    return stores
+
+
+def patterns(observed: Observed) -> dict[int, dict[str, float]]:
+    """Of each layer, where its maps' weight lies: by `verdicts.PLACES`, relative to a map without preference."""
+    masks = places(observed.grid)
+    found = {}
+    for layer in sorted({key.layer for key in observed.calls}):
+        maps = [call.pooled.value.double().mean((0, 1)) for key, call in observed.calls.items() if key.layer == layer]
+        mean = torch.stack(maps).mean(0) * observed.grid.tokens
+        found[layer] = {name: round(float(mean[mask].mean()), 4) for name, mask in masks.items()}
+    return found
+
+
+def places(grid: TokenGrid) -> dict[str, Tensor]:
+    """Which pairs of tokens belong to each of `verdicts.PLACES`, bool (tokens, tokens): the token itself, its place in
+    other frames, the rest of its frame, everything else. For a grid without prefix."""
+    token = torch.arange(grid.tokens)
+    frame, place = token // (grid.height * grid.width), token % (grid.height * grid.width)
+    same_frame, same_place = frame[:, None] == frame, place[:, None] == place
+    kinds = (same_frame & same_place, same_place & ~same_frame, same_frame & ~same_place, ~same_frame & ~same_place)
+    return dict(zip(verdicts.PLACES, kinds, strict=True))
+
+
+def sweeps(
+    model: DemoModel,
+    probe: AttributeProbe,
+    seeds: Sequence[int],
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    on_step: Callable[[], None] | None = None,
+) -> Swept:
+    """The layer sweep of SWEPT, one layer a row, for each seed."""
+    pair = PAIRS[SWEPT]
+    results, first = [], None
+    for seed in seeds:
+        sweep = plan(model, str(pair.source), str(pair.target), seed=seed, steps=steps, guidance=guidance)
+        sample = sampler(model, seed, steps, guidance, on_step=(lambda videos: on_step()) if on_step else None)
+        clips = decode(model, run_sweep(sweep, sample))
+        with torch.no_grad():
+            results.append(measure(sweep, clips, readings(probe, str(pair.target), clips)))
+        first = clips if first is None else first
+    assert first is not None
+    shares = zip(*([row.share for row in result.rows] for result in results), strict=True)
+    return Swept(tuple(seeds), tuple(shares), results[0], first)
