@@ -39,10 +39,11 @@ def test_only_hosts_know_a_host(path):
 def test_the_core_imports_with_nothing_but_torch_and_safetensors():
     code = f"""
 import sys
-for name in {sorted(DEMO_ONLY | {"transformers", "einops", "tqdm"})}:
+for name in {sorted(DEMO_ONLY | {"transformers", "einops", "tqdm", "matplotlib"})}:
     sys.modules[name] = None
 import vdit_core.call, vdit_core.attention, vdit_core.selection, vdit_core.precision
 import vdit_core.store, vdit_core.record, vdit_core.transfer, vdit_core.cli
+import vdit_core.inspect.observe, vdit_core.sweep.run, vdit_core.sweep.folder
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
