@@ -98,7 +98,8 @@ def test_sweep_writes_report_and_pictures_and_goes_on(tmp_path, capsys):
     mask = LayerMask(report["suggested"]["mask"], made_for=report["suggested"]["layers"])
     assert mask.resolve(9)
     assert all(Image.open(out / name).width > 700 for name in ("bars.png", "sheet.png"))
-    printed = capsys.readouterr().out
+    printed, progress = capsys.readouterr()
+    assert "24/24" in progress.splitlines()[-1], "two batches of 6 and 6 videos, 2 steps each"
     assert f"Structure layers (*): {mask}." in printed
     assert "| layer 8" in printed
 

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,15 @@ def run(options: argparse.Namespace) -> None:
     from ..selection import Indices
     from ..sweep import pictures
     from ..sweep.folder import SweepFolder
+    from ..sweep.plan import batches
     from ..sweep.run import missing
     from ..sweep.run import run as run_here
     from ..sweep.scores import measure
     from ..sweep.workers import run_on_ray
     from ..transfer import Where
 
+    if options.ray and find_spec("ray") is None:
+        raise ValueError("--ray needs the package ray: pip install 'comfyui-vdit-attention[ray]'")
     start = time.monotonic()
     model = DemoModel.load(options.device)
     sampling: dict[str, Any] = (
@@ -63,10 +67,14 @@ def run(options: argparse.Namespace) -> None:
     def say(problem: str) -> None:
         print(f"vdit: {problem}", file=sys.stderr)
 
-    todo = len(missing(sweep, folder.load()))
-    with tqdm(total=todo * sampling["steps"], unit="video step", desc="sampling", disable=not todo) as bar:
+    todo = batches(missing(sweep, folder.load()), options.rows_per_batch)
+    if options.ray:  # workers tell of finished batches only, and their number decides how many there are
+        total, unit = sum(len(batch) - 1 for batch in todo), "video"
+    else:
+        total, unit = sum(len(batch) for batch in todo) * sampling["steps"], "video step"
+    with tqdm(total=total, unit=unit, desc="sampling", disable=not todo) as bar:
         if options.ray:
-            make, each = partial(demo.worker, options.device, **sampling), sampling["steps"]
+            make = partial(demo.worker, options.device, **sampling)
             latents = run_on_ray(
                 sweep,
                 make,
@@ -75,7 +83,7 @@ def run(options: argparse.Namespace) -> None:
                 options.ray,
                 gpus=1 if model.device.type == "cuda" else 0,
                 say=say,
-                on_batch=lambda batch: bar.update(each * len(batch)),
+                on_batch=lambda batch: bar.update(len(batch) - 1),
             )
         else:
             latents = run_here(
