@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,11 @@ def spatial(grid: TokenGrid) -> Tensor:
     y, x = (part.flatten() for part in torch.meshgrid(*map(torch.arange, (grid.height, grid.width)), indexing="ij"))
     apart = (y[:, None] - y) ** 2 + (x[:, None] - x) ** 2
     return apart.double().sqrt().floor().long()
+
+
+def farthest(grid: TokenGrid) -> int:
+    """The largest distance within a frame."""
+    return math.isqrt((grid.height - 1) ** 2 + (grid.width - 1) ** 2)
 
 
 def temporal(grid: TokenGrid) -> Tensor:

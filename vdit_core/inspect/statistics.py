@@ -4,6 +4,7 @@
 
 Rows of the map are computed in chunks and let go; what is kept grows with the number of tokens, never with its square.
 Either all rows are computed ("exact"), or n random ones ("sampled"), and then each figure has a standard error.
+On a GPU with Triton, half-precision maps go to `fused`; the rest of this file computes any, anywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from ..call import TokenGrid
 from . import distance
+from .estimate import Estimate, Mean, send
 
 _CHUNK_BYTES = 48 * 2**20
 _LEAST_ROWS = 256  # heads are taken together as long as a chunk holds so many rows of each
@@ -57,18 +60,6 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A figure and its standard error; the latter is None where every query was counted."""
-
-    value: Tensor
-    error: Tensor | None = None
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Estimate:
-        """The same change of figure and error, both of which it must scale alike."""
-        return Estimate(change(self.value), None if self.error is None else change(self.error))
-
-
-@dataclass(frozen=True)
 class MapStatistics:
     """What is known of some maps. Tensors are float32 on the CPU and begin with (rows, heads).
 
@@ -105,11 +96,13 @@ class MapStatistics:
         return f"statistics of maps on {self.grid}, {rows}"
 
 
+@lru_cache(maxsize=16)
 def bins(tokens: int, count: int) -> Tensor:
     """Which of `count` blocks each token is in, int64 (tokens,); their sizes differ by at most one."""
     return torch.arange(tokens) * count // tokens
 
 
+@lru_cache(maxsize=8)  # the layers of a run share one
 def sample(tokens: int, queries: int, seed: int) -> Tensor:
     """Random queries, rising, without repetition: as many out of each of several equal stretches of the sequence.
 
@@ -124,10 +117,9 @@ def sample(tokens: int, queries: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(tokens, generator=generator)
     stretch = bins(tokens, queries // _PER_BIN)[shuffled]
+    ordered, sizes = stretch.argsort(stable=True), torch.bincount(stretch)
     rank = torch.empty_like(shuffled)  # of a token within its stretch
-    for part in range(queries // _PER_BIN):
-        mine = stretch == part
-        rank[mine] = torch.arange(int(mine.sum()))
+    rank[ordered] = torch.arange(tokens) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     return shuffled[rank.argsort(stable=True)[:queries]].sort().values
 
 
@@ -143,7 +135,8 @@ def map_statistics(
     """The statistics of the maps of queries and keys.
 
     Args:
-        q, k: (rows, heads, tokens, head_dim), any float dtype; computed in float32, summed in float64.
+        q, k: (rows, heads, tokens, head_dim), any float dtype; computed in float32, summed in float64 (by the kernels,
+            in float32 within a tile).
         grid: of these tokens.
         queries: how many random queries stand for all; None for all. seed: which ones.
         on_chunk: called after each chunk, to show progress or to raise an interrupt.
@@ -160,13 +153,27 @@ def map_statistics(
     shape = q.shape[:2]
     q, k = q.flatten(0, 1), k.flatten(0, 1)
     chosen = None if queries is None else sample(grid.tokens, queries, seed)
-    group = max(1, _CHUNK_BYTES // (4 * _LEAST_ROWS * grid.tokens))
+    way, group = _way(q, k, grid, wanted)
     parts = []
-    for heads in range(0, len(q), group):
-        some = slice(heads, heads + group)
-        parts.append(_Sums(q[some], k[some], grid, wanted, chosen).run(on_chunk))
-    joined: dict[str, Any] = {name: _join([part[name] for part in parts], shape) for name in parts[0]}
+    with torch.cuda.device_of(q):
+        for heads in range(0, len(q), group):
+            some = slice(heads, heads + group)
+            parts.append(way(q[some], k[some], grid, wanted, chosen).run(on_chunk or (lambda: None)))
+        joined = _on_cpu({name: _join([part[name] for part in parts], shape) for name in parts[0]})
     return MapStatistics(grid, wanted, queries, **joined)
+
+
+def _way(q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted) -> tuple[type[Sums], int]:
+    """What sums the maps, and of how many heads together."""
+    if q.is_cuda:
+        try:
+            from . import fused  # imports Triton, which not every machine has
+        except ImportError:
+            pass
+        else:
+            if fused.suits(q, k, grid, wanted):
+                return fused.FusedSums, fused.HEADS
+    return Sums, max(1, _CHUNK_BYTES // (4 * _LEAST_ROWS * grid.tokens))
 
 
 def _join(parts: list, shape: torch.Size) -> Any:
@@ -174,9 +181,28 @@ def _join(parts: list, shape: torch.Size) -> Any:
     if parts[0] is None:
         return None
     if isinstance(parts[0], Tensor):
-        return torch.cat(parts).float().cpu().unflatten(0, shape)
+        return torch.cat(parts).float().unflatten(0, shape)
     error = None if parts[0].error is None else _join([part.error for part in parts], shape)
     return Estimate(_join([part.value for part in parts], shape), error)
+
+
+def _on_cpu(figures: dict[str, Any]) -> dict[str, Any]:
+    """All of them in one transfer: each would wait for the GPU."""
+    tensors: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    def change(by: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        found = {}
+        for name, figure in figures.items():
+            found[name] = figure.map(by) if isinstance(figure, Estimate) else None if figure is None else by(figure)
+        return found
+
+    change(note)
+    parts = iter(torch.cat([x.flatten() for x in tensors]).cpu().split([x.numel() for x in tensors]))
+    return change(lambda x: next(parts).view(x.shape))
 
 
 def weights(q: Tensor, k: Tensor, queries: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -195,43 +221,7 @@ def weights(q: Tensor, k: Tensor, queries: Tensor | None = None) -> Iterator[tup
         yield part, (q[:, part].float() @ keys).softmax(-1)
 
 
-class _Mean:
-    """Means over the queries of each group, and their standard errors; fed a chunk at a time."""
-
-    def __init__(self, heads: int, width: int, population: Tensor, device: torch.device) -> None:
-        self.population = population.double().to(device)
-        self.sum = torch.zeros(heads, len(population), width, dtype=torch.float64, device=device)
-        self.squares = torch.zeros_like(self.sum)
-        self.count = torch.zeros_like(self.population)
-
-    def add(self, values: Tensor, group: Tensor | None = None) -> None:
-        """values: (heads, c, width); group: which group each query is in (c,), None if there is but one."""
-        if group is None:
-            self.sum[:, 0] += values.sum(1, dtype=torch.float64)
-            self.squares[:, 0] += values.square().sum(1, dtype=torch.float64)
-            self.count += values.shape[1]
-            return
-        self.sum.index_add_(1, group, values.double())
-        self.squares.index_add_(1, group, values.double().square())
-        self.count.index_add_(0, group, torch.ones_like(group, dtype=torch.float64))
-
-    def estimate(self, sampled: bool, alike: bool = False) -> Estimate:
-        """(heads, groups, width); the error counts how much of the population was seen (without replacement).
-
-        alike: the figures of a group are of one kind, such as keys. Most of a key's mass comes from a few queries; where
-        none of them was drawn, its own spread says nothing, so the error is no smaller than the others' spread gives.
-        """
-        n = self.count[:, None]
-        mean = self.sum / n
-        if not sampled:
-            return Estimate(mean)
-        variance = (self.squares / n - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
-        if alike:
-            variance = variance.maximum(variance.mean(-1, keepdim=True))
-        return Estimate(mean, (variance / n * (1 - n / self.population[:, None]).clamp(min=0)).sqrt())
-
-
-class _Sums:
+class Sums:
     """One pass over the rows of a few heads' maps."""
 
     def __init__(self, q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted, queries: Tensor | None) -> None:
@@ -239,35 +229,38 @@ class _Sums:
         device, heads, tokens = q.device, len(q), grid.tokens
         columns = min(wanted.pooled, tokens)
         rows = columns if queries is None else min(columns, len(queries) // _PER_BIN)
-        self.rows, self.columns = bins(tokens, rows).to(device), bins(tokens, columns).to(device)
-        self.widths = torch.bincount(self.columns).float()
-        self.apart, self.frames_apart = distance.spatial(grid).to(device), distance.temporal(grid).to(device)
+        in_row, in_column = bins(tokens, rows), bins(tokens, columns)
+        self.rows, self.columns = send(in_row, device), send(in_column, device)
+        self.widths = send(torch.bincount(in_column).float(), device)
+        self.frames_apart, self.distances = send(distance.temporal(grid), device), distance.farthest(grid) + 1
+        self.counts = [max(1, round(share * tokens)) for share in wanted.top]
         one = torch.tensor([tokens])
         placed = torch.tensor([grid.frames * grid.height * grid.width])
         per_frame = torch.full((grid.frames,), grid.height * grid.width)
 
-        def mean(width: int, population: Tensor = one) -> _Mean:
-            return _Mean(heads, width, population, device)
+        def mean(width: int, population: Tensor = one) -> Mean:
+            return Mean(heads, width, population, device)
 
-        self.pooled = mean(columns, torch.bincount(self.rows.cpu()))
+        self.pooled = mean(columns, torch.bincount(in_row))
         self.received, self.entropy, self.top = mean(tokens), mean(1), mean(len(wanted.top))
         self.frames, self.temporal = mean(grid.frames, per_frame), mean(grid.frames, placed)
-        self.spatial = mean(int(self.apart.max()) + 1, placed)
+        self.spatial = mean(self.distances, placed)
         self.entropies: list[Tensor] = []
 
-    def run(self, on_chunk: Callable[[], None] | None) -> dict:
-        for queries, rows in weights(self.q, self.k, self.queries):
-            self._add(queries, rows)
-            if on_chunk:
-                on_chunk()
+    @cached_property
+    def apart(self) -> Tensor:
+        return distance.spatial(self.grid).to(self.q.device)
+
+    def run(self, on_chunk: Callable[[], None]) -> dict[str, Any]:
+        """The figures of a `MapStatistics`, on the device, beginning with (heads,)."""
+        self.sum_rows(on_chunk)
         chosen = torch.arange(self.grid.tokens) if self.queries is None else self.queries
-        few = chosen[torch.linspace(0, len(chosen) - 1, min(len(chosen), self.wanted.top_queries)).long()]
-        for _, rows in weights(self.q, self.k, few):
-            self.top.add(self._strongest(rows))
+        which = torch.linspace(0, len(chosen) - 1, min(len(chosen), self.wanted.top_queries)).long()
+        self.sum_strongest(chosen[which], which)
         sampled = self.queries is not None
         tokens = self.grid.tokens
 
-        def first(mean: _Mean, sampled: bool = sampled, alike: bool = False) -> Estimate:
+        def first(mean: Mean, sampled: bool = sampled, alike: bool = False) -> Estimate:
             return mean.estimate(sampled, alike).map(lambda x: x[:, 0])
 
         entropy, received = first(self.entropy), first(self.received, alike=True)
@@ -280,8 +273,20 @@ class _Sums:
             "entropies": torch.cat(self.entropies, dim=1),
             "temporal": first(self.temporal),
             "spatial": first(self.spatial),
-            "top": first(self.top, sampled=len(few) < tokens),
+            "top": first(self.top, sampled=len(which) < tokens),
         }
+
+    def sum_rows(self, on_chunk: Callable[[], None]) -> None:
+        """Fills all but `top`."""
+        for queries, rows in weights(self.q, self.k, self.queries):
+            self._add(queries, rows)
+            on_chunk()
+
+    def sum_strongest(self, queries: Tensor, which: Tensor) -> None:
+        """Fills `top` from some queries; which: their places among those that were summed. Both on the CPU."""
+        for _, rows in weights(self.q, self.k, queries):
+            falling = rows.sort(-1, descending=True).values.cumsum(-1)
+            self.top.add(torch.stack([falling[..., count - 1] for count in self.counts], dim=-1))
 
     def _add(self, queries: Tensor, rows: Tensor) -> None:
         """queries: (c,); rows: (heads, c, tokens)."""
@@ -302,13 +307,8 @@ class _Sums:
         cube = rows[..., places].unflatten(-1, (grid.frames, -1))  # (heads, c, F, HW)
         by_frame, by_position = cube.sum(-1), cube.sum(-2)
         self.frames.add(by_frame, frame)
-        self.temporal.add(_by_distance(by_frame, self.frames_apart[frame], grid.frames))
-        self.spatial.add(_by_distance(by_position, self.apart[position], self.spatial.sum.shape[-1]))
-
-    def _strongest(self, rows: Tensor) -> Tensor:
-        falling = rows.sort(-1, descending=True).values.cumsum(-1)
-        counts = [max(1, round(share * self.grid.tokens)) for share in self.wanted.top]
-        return torch.stack([falling[..., count - 1] for count in counts], dim=-1)
+        self.temporal.add(by_distance(by_frame, self.frames_apart[frame], grid.frames))
+        self.spatial.add(by_distance(by_position, self.apart[position], self.distances))
 
     def _window(self) -> Tensor | None:
         window = self.wanted.window
@@ -327,6 +327,6 @@ class _Sums:
         return total / (height[:, None] * width)
 
 
-def _by_distance(mass: Tensor, apart: Tensor, distances: int) -> Tensor:
+def by_distance(mass: Tensor, apart: Tensor, distances: int) -> Tensor:
     """mass: (heads, c, places); apart: how far each place is from each query, (c, places). (heads, c, distances)."""
     return mass.new_zeros(*mass.shape[:2], distances).scatter_add_(2, apart.expand_as(mass), mass)

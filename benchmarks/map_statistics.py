@@ -1,0 +1,108 @@
+"""What the statistics of a layer's maps cost on a GPU, against that layer's attention.
+
+    python benchmarks/map_statistics.py [--grid 21 30 52] [--heads 12] [--queries 1024] [--repeats 20] [--kernels]
+
+Prints medians over the repeats, in one table: the fastest of PyTorch's attention backends (GPU time), and
+`map_statistics` with all its figures, exact and sampled (wall time, the transfer to the CPU included), with the memory
+it took beside its inputs. `--kernels` also prints what each GPU kernel took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from vdit_core.call import TokenGrid
+from vdit_core.inspect.statistics import map_statistics
+
+BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
+
+
+def milliseconds(run: Callable[[], object], repeats: int) -> tuple[float, float, float]:
+    """Quartiles."""
+    for _ in range(3):
+        run()
+    taken = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        taken.append(1000 * (time.perf_counter() - begin))
+    low, middle, high = statistics.quantiles(taken, n=4)
+    return low, middle, high
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, repeats: int
+) -> tuple[str, tuple[float, float, float]]:
+    """The fastest backend and its times."""
+    found = {}
+    for backend in BACKENDS:
+        with sdpa_kernel(backend):
+            try:
+                found[backend.name] = milliseconds(lambda: scaled_dot_product_attention(q, k, v), repeats)
+            except RuntimeError:
+                continue  # this backend cannot do it here
+    return min(found.items(), key=lambda item: item[1][1])
+
+
+def extra_memory(run: Callable[[], object]) -> float:
+    """The peak beside what was there before, MB."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def kernels(run: Callable[[], object]) -> str:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        torch.cuda.synchronize()
+    return profile.key_averages().table(sort_by="cuda_time_total", row_limit=14, max_name_column_width=60)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--grid", type=int, nargs=3, default=(21, 30, 52))
+    parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--queries", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--kernels", action="store_true")
+    options = parser.parse_args()
+    grid = TokenGrid(*options.grid)
+    generator = torch.Generator("cuda").manual_seed(0)
+    shape = 3, 1, options.heads, grid.tokens, 128
+    q, k, v = torch.randn(shape, generator=generator, device="cuda").bfloat16().unbind(0)
+
+    backend, (low, fastest, high) = attention(q, k, v, options.repeats)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {grid}, {options.heads} heads, bfloat16\n")
+    print("| | ms, median (quartiles) | of the attention call | memory, MB |\n|---|---|---|---|")
+    print(f"| attention, {backend} | {fastest:.2f} ({low:.2f} to {high:.2f}) | 1 | |")
+    modes = {"statistics, exact": None, f"statistics, {options.queries} queries": options.queries}
+    for name, queries in modes.items():
+
+        def some(queries: int | None = queries) -> object:
+            return map_statistics(q, k, grid, queries=queries)
+
+        low, middle, high = milliseconds(some, options.repeats)
+        took = f"{middle:.2f} ({low:.2f} to {high:.2f}) | {middle / fastest:.2f}"
+        print(f"| {name} | {took} | {extra_memory(some):.0f} |", flush=True)
+    if options.kernels:
+        for name, queries in modes.items():
+            print(name, kernels(lambda queries=queries: map_statistics(q, k, grid, queries=queries)), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The GPU kernels' statistics against the plain map in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import one_hot
+
+from vdit_core.call import TokenGrid
+from vdit_core.inspect import distance, statistics
+from vdit_core.inspect.statistics import Wanted, Window, bins, map_statistics
+
+if not torch.cuda.is_available():
+    pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
+fused = pytest.importorskip("vdit_core.inspect.fused", reason="needs Triton", exc_type=ImportError)
+
+GRIDS = [
+    (TokenGrid(5, 9, 13), 30),
+    (TokenGrid(3, 17, 19, prefix=37, suffix=5), 7),  # blocks wider than a tile
+    (TokenGrid(21, 5, 10, prefix=1), 60),
+    (TokenGrid(1, 40, 41), 51),
+    (TokenGrid(70, 1, 9, suffix=64), 1),
+    (TokenGrid(2, 30, 52), 47),
+]
+NAMES = ("pooled", "received", "entropy", "frames", "temporal", "spatial", "top")
+
+
+def tensors(grid: TokenGrid, dtype=torch.bfloat16, dim: int = 128, rows: int = 1, heads: int = 2, scale: float = 1.5):
+    generator = torch.Generator("cuda").manual_seed(grid.tokens + dim)
+    shape = 2, rows, grid.tokens, heads, dim  # as a model's projections give them: heads are not contiguous
+    x = torch.randn(shape, generator=generator, device="cuda") * scale * (8 / dim) ** 0.25
+    return x.to(dtype).transpose(2, 3).unbind(0)
+
+
+def expected(q, k, grid: TokenGrid, wanted: Wanted, chosen, rows: int) -> dict:
+    """The figures, float64, of chosen rows; rows: how many the pooled map has."""
+    n, places, device = grid.tokens, distance.places(grid), q.device
+    full = (q.double() @ k.double().mT / math.sqrt(q.shape[-1])).softmax(-1)[..., chosen, :]
+
+    def means(x, groups, count):
+        into = one_hot(groups.to(device), count).double()
+        return (into / into.sum(0)).mT @ x
+
+    entropies = torch.special.entr(full).sum(-1)
+    into = one_hot(bins(n, wanted.pooled).to(device), wanted.pooled).double()
+    placed = (chosen >= places.start) & (chosen < places.stop)
+    position = chosen[placed] - places.start
+    cube = full[..., placed.to(device), places].unflatten(-1, (grid.frames, -1))
+    size = grid.height * grid.width
+    frames = cube.sum(-1)
+
+    def apart(mass, table, rows):
+        onto = one_hot(table.to(device)).double()[rows]  # (c, places, distances)
+        return torch.einsum("rhcp,cpd->rhd", mass, onto) / len(position)
+
+    few = full[..., torch.linspace(0, len(chosen) - 1, min(len(chosen), wanted.top_queries)).long(), :]
+    strongest = [few.topk(max(1, round(share * n)), -1).values.sum(-1).mean(-1) for share in wanted.top]
+    return {
+        "pooled": means(full @ (into / into.sum(0)), bins(n, rows)[chosen], rows),
+        "received": full.mean(2) * n,
+        "entropy": entropies.mean(-1),
+        "entropies": entropies,
+        "frames": means(frames, position // size, grid.frames),
+        "temporal": apart(frames, distance.temporal(grid), position // size),
+        "spatial": apart(cube.sum(-2), distance.spatial(grid), position % size),
+        "top": torch.stack(strongest, -1),
+    }
+
+
+def close(found, reference, name):
+    assert found.dtype == torch.float32
+    assert found.device.type == "cpu"
+    torch.testing.assert_close(
+        found.double(),
+        reference.cpu(),
+        rtol=2e-4,
+        atol=2e-6,
+        equal_nan=True,  # frames that no sampled query is in
+        msg=lambda text: f"{name}: {text}",
+    )
+
+
+@pytest.fixture
+def only_kernels(monkeypatch):
+    """The plain path fails."""
+    monkeypatch.setattr(statistics.Sums, "sum_rows", None)
+    monkeypatch.setattr(statistics.Sums, "sum_strongest", None)
+
+
+@pytest.mark.usefixtures("only_kernels")
+@pytest.mark.parametrize("queries", [None, 200])
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.bfloat16, 128), (torch.float16, 64)], ids=str)
+@pytest.mark.parametrize(("grid", "pooled"), GRIDS, ids=str)
+def test_figures_are_those_of_the_plain_map(grid, pooled, dtype, dim, queries):
+    q, k = tensors(grid, dtype, dim)
+    wanted = Wanted(pooled, top=(0.01, 0.2, 1.0), top_queries=50)
+    found = map_statistics(q, k, grid, wanted, queries)
+    chosen = torch.arange(grid.tokens) if queries is None else statistics.sample(grid.tokens, queries, 0)
+    reference = expected(q, k, grid, wanted, chosen, found.pooled.value.shape[-2])
+    for name in NAMES:
+        close(getattr(found, name).value, reference[name], name)
+    close(found.entropies, reference["entropies"], "entropies")
+
+
+@pytest.mark.parametrize("queries", [None, 333])
+def test_rows_heads_windows_and_errors_are_those_of_the_plain_path(queries, monkeypatch):
+    grid = TokenGrid(6, 11, 12, prefix=9)
+    q, k = tensors(grid, rows=3, heads=7)  # 21 maps, more than are taken together
+    monkeypatch.setattr(fused, "_BYTES", 2**20)  # several chunks of rows, too
+    wanted = Wanted(40, window=Window((3, 50), (100, 300), edge=32))
+    found = map_statistics(q, k, grid, wanted, queries)
+    monkeypatch.setattr(fused, "suits", lambda *_: False)
+    plain = map_statistics(q, k, grid, wanted, queries)
+    close(found.window, plain.window.double(), "window")
+    for name in NAMES:
+        close(getattr(found, name).value, getattr(plain, name).value.double(), name)
+        assert (getattr(found, name).error is None) == (getattr(plain, name).error is None)
+        if getattr(found, name).error is not None:
+            close(getattr(found, name).error, getattr(plain, name).error.double(), f"error of {name}")
+
+
+@pytest.mark.usefixtures("only_kernels")
+@pytest.mark.parametrize("scale", [0.0, 12.0])
+def test_uniform_and_very_sharp_maps(scale):
+    grid = TokenGrid(4, 10, 13)
+    q, k = tensors(grid, scale=scale)
+    wanted = Wanted(20, top_queries=50)
+    found = map_statistics(q, k, grid, wanted)
+    reference = expected(q, k, grid, wanted, torch.arange(grid.tokens), 20)
+    for name in NAMES:
+        close(getattr(found, name).value, reference[name], name)
+
+
+def test_a_chunk_may_interrupt():
+    def stop():
+        raise KeyboardInterrupt
+
+    grid = TokenGrid(4, 10, 13)
+    with pytest.raises(KeyboardInterrupt):
+        map_statistics(*tensors(grid), grid, Wanted(20), on_chunk=stop)
+
+
+def test_what_the_kernels_cannot_do_is_done_without():
+    grid = TokenGrid(4, 10, 13)
+    q, k = tensors(grid)
+    assert fused.suits(q, k, grid, Wanted(20))
+    for x, wanted in ((q, Wanted()), (q.float(), Wanted(20)), (q[..., :48], Wanted(20))):
+        assert not fused.suits(x, x, grid, wanted)
+        assert map_statistics(x, x, grid, wanted).exact

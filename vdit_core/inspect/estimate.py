@@ -1,0 +1,72 @@
+"""Figures that are means over queries, and how far a sample of the queries may lie from all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def send(table: Tensor, device: torch.device) -> Tensor:
+    """A small tensor on another device, without waiting for what a GPU is doing: CUDA copies it aside first."""
+    return table.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its standard error; the latter is None where every query was counted."""
+
+    value: Tensor
+    error: Tensor | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Estimate:
+        """The same change of figure and error, both of which it must scale alike."""
+        return Estimate(change(self.value), None if self.error is None else change(self.error))
+
+
+class Mean:
+    """Means over the queries of each group, and their standard errors; fed a chunk at a time."""
+
+    def __init__(self, heads: int, width: int, population: Tensor, device: torch.device) -> None:
+        self.population = send(population.double(), device)
+        self.sum = torch.zeros(heads, len(population), width, dtype=torch.float64, device=device)
+        self.squares = torch.zeros_like(self.sum)
+        self.count = torch.zeros_like(self.population)
+
+    def add(self, values: Tensor, group: Tensor | None = None) -> None:
+        """values: (heads, c, width); group: which group each query is in (c,), None if there is but one."""
+        if group is None:
+            self.sum[:, 0] += values.sum(1, dtype=torch.float64)
+            self.squares[:, 0] += values.square().sum(1, dtype=torch.float64)
+            self.count += values.shape[1]
+            return
+        self.sum.index_add_(1, group, values.double())
+        self.squares.index_add_(1, group, values.double().square())
+        self.count.index_add_(0, group, torch.ones_like(group, dtype=torch.float64))
+
+    def add_sums(self, count: Tensor | int, total: Tensor, squares: Tensor | None = None) -> None:
+        """Values that were summed elsewhere; without their squares, there is no error to estimate.
+
+        count: (groups,), or of each. total, squares: (heads, groups, width).
+        """
+        self.count += count
+        self.sum += total
+        if squares is not None:
+            self.squares += squares
+
+    def estimate(self, sampled: bool, alike: bool = False) -> Estimate:
+        """(heads, groups, width); the error counts how much of the population was seen (without replacement).
+
+        alike: the figures of a group are of one kind, such as keys. Most of a key's mass comes from a few queries;
+        where none of them was drawn, its own spread says nothing: the error is no smaller than the group's gives.
+        """
+        n = self.count[:, None]
+        mean = self.sum / n
+        if not sampled:
+            return Estimate(mean)
+        variance = (self.squares / n - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
+        if alike:
+            variance = variance.maximum(variance.mean(-1, keepdim=True))
+        return Estimate(mean, (variance / n * (1 - n / self.population[:, None]).clamp(min=0)).sqrt())
