@@ -1,10 +1,10 @@
 """What the statistics of a layer's maps cost on a GPU, against that layer's attention.
 
-    python benchmarks/map_statistics.py [--grid 21 30 52] [--heads 12] [--queries 1024] [--repeats 20] [--kernels]
+    python benchmarks/map_statistics.py [--grid 21 30 52] [--heads 12] [--queries 1024] [--kernels] [--plain]
 
-Prints medians over the repeats, in one table: the fastest of PyTorch's attention backends (GPU time), and
-`map_statistics` with all its figures, exact and sampled (wall time, the transfer to the CPU included), with the memory
-it took beside its inputs. `--kernels` also prints what each GPU kernel took.
+Prints medians of the wall time over `--repeats`, in one table: the fastest of PyTorch's attention backends, and
+`map_statistics` with all its figures, exact and sampled (the transfer to the CPU included), with the memory
+it took beside its inputs. `--kernels` also prints what each GPU kernel took; `--plain` is without this pack's kernels.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn.functional import scaled_dot_product_attention
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vdit_core.call import TokenGrid
+from vdit_core.inspect import fused
 from vdit_core.inspect.statistics import map_statistics
 
 BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
@@ -30,7 +31,7 @@ BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.E
 
 def milliseconds(run: Callable[[], object], repeats: int) -> tuple[float, float, float]:
     """Quartiles."""
-    for _ in range(3):
+    for _ in range(min(3, repeats)):
         run()
     taken = []
     for _ in range(repeats):
@@ -80,7 +81,10 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--kernels", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
+    if options.plain:
+        fused.suits = lambda *_: False
     grid = TokenGrid(*options.grid)
     generator = torch.Generator("cuda").manual_seed(0)
     shape = 3, 1, options.heads, grid.tokens, 128

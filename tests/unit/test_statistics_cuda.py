@@ -133,6 +133,20 @@ def test_uniform_and_very_sharp_maps(scale):
         close(getattr(found, name).value, reference[name], name)
 
 
+@pytest.mark.parametrize("keys", [1, 33, 32760, 70000])
+def test_the_strongest_are_found_among_equals_too(keys):
+    generator = torch.Generator("cuda").manual_seed(0)
+    mass = (4 * torch.randn(5, 3, keys, generator=generator, device="cuda")).softmax(-1)
+    mass[0] = 1 / keys
+    mass[1] = (mass[1] * keys * 4).round() / keys / 4
+    mass[2, 0] = 0
+    mass[2, 0, keys // 2] = 1
+    counts = torch.tensor([1, keys // 3 + 1, keys], dtype=torch.int32, device="cuda")
+    falling = mass.double().sort(-1, descending=True).values.cumsum(-1)
+    found = fused.kernels.strongest(mass, counts)
+    torch.testing.assert_close(found.double(), falling[..., counts - 1], rtol=1e-5, atol=1e-7)
+
+
 def test_a_chunk_may_interrupt():
     def stop():
         raise KeyboardInterrupt

@@ -24,7 +24,7 @@ HEADS = 16  # taken together: bounds the memory of what is kept
 _BYTES = 128 * 2**20  # of one buffer
 _LEAST_BLOCK = 16  # a finer pooled map would leave most of each tile empty
 _MOST_PLACES = 8192  # in a frame: a kernel holds one row of them in registers
-_MOST_SORTED = 65536  # likewise, of tokens
+_MOST_SORTED = 131072  # likewise, of tokens (beyond 65536, in what it spills)
 
 logger = logging.getLogger(__name__)
 

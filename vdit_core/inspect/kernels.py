@@ -284,7 +284,7 @@ def _strongest(mass_ptr, counts_ptr, out_ptr, keys, shares, KEYS: tl.constexpr):
 def strongest(mass: Tensor, counts: Tensor) -> Tensor:
     """The sums of each row's largest numbers, found by bisection instead of sorting.
 
-    mass: float32 (.., keys), 0 to 1, at most 65536 keys. counts: int32 (n,), how many are summed. Returns: (.., n).
+    mass: float32 (.., keys), 0 to 1, at most 131072 keys. counts: int32 (n,), how many are summed. Returns: (.., n).
     """
     keys = mass.shape[-1]
     block = triton.next_power_of_2(keys)

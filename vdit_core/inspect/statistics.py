@@ -102,6 +102,12 @@ def bins(tokens: int, count: int) -> Tensor:
     return torch.arange(tokens) * count // tokens
 
 
+@lru_cache(maxsize=16)
+def sizes(tokens: int, count: int) -> Tensor:
+    """How many tokens each of these blocks has, int64 (count,)."""
+    return torch.bincount(bins(tokens, count))
+
+
 @lru_cache(maxsize=8)  # the layers of a run share one
 def sample(tokens: int, queries: int, seed: int) -> Tensor:
     """Random queries, rising, without repetition: as many out of each of several equal stretches of the sequence.
@@ -181,7 +187,8 @@ def _join(parts: list, shape: torch.Size) -> Any:
     if parts[0] is None:
         return None
     if isinstance(parts[0], Tensor):
-        return torch.cat(parts).float().unflatten(0, shape)
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined.float().unflatten(0, shape)
     error = None if parts[0].error is None else _join([part.error for part in parts], shape)
     return Estimate(_join([part.value for part in parts], shape), error)
 
@@ -229,9 +236,8 @@ class Sums:
         device, heads, tokens = q.device, len(q), grid.tokens
         columns = min(wanted.pooled, tokens)
         rows = columns if queries is None else min(columns, len(queries) // _PER_BIN)
-        in_row, in_column = bins(tokens, rows), bins(tokens, columns)
-        self.rows, self.columns = send(in_row, device), send(in_column, device)
-        self.widths = send(torch.bincount(in_column).float(), device)
+        self.rows, self.columns = send(bins(tokens, rows), device), send(bins(tokens, columns), device)
+        self.widths = send(sizes(tokens, columns).float(), device)
         self.frames_apart, self.distances = send(distance.temporal(grid), device), distance.farthest(grid) + 1
         self.counts = [max(1, round(share * tokens)) for share in wanted.top]
         one = torch.tensor([tokens])
@@ -241,7 +247,7 @@ class Sums:
         def mean(width: int, population: Tensor = one) -> Mean:
             return Mean(heads, width, population, device)
 
-        self.pooled = mean(columns, torch.bincount(in_row))
+        self.pooled = mean(columns, sizes(tokens, rows))
         self.received, self.entropy, self.top = mean(tokens), mean(1), mean(len(wanted.top))
         self.frames, self.temporal = mean(grid.frames, per_frame), mean(grid.frames, placed)
         self.spatial = mean(self.distances, placed)
