@@ -31,8 +31,7 @@ class Mean:
 
     def __init__(self, heads: int, width: int, population: Tensor, device: torch.device) -> None:
         self.population = send(population.double(), device)
-        self.sum = torch.zeros(heads, len(population), width, dtype=torch.float64, device=device)
-        self.squares = torch.zeros_like(self.sum)
+        self.sum, self.squares = torch.zeros(2, heads, len(population), width, dtype=torch.float64, device=device)
         self.count = torch.zeros_like(self.population)
 
     def add(self, values: Tensor, group: Tensor | None = None) -> None:
@@ -42,8 +41,9 @@ class Mean:
             self.squares[:, 0] += values.square().sum(1, dtype=torch.float64)
             self.count += values.shape[1]
             return
-        self.sum.index_add_(1, group, values.double())
-        self.squares.index_add_(1, group, values.double().square())
+        values = values.double()
+        self.sum.index_add_(1, group, values)
+        self.squares.index_add_(1, group, values.square())
         self.count.index_add_(0, group, torch.ones_like(group, dtype=torch.float64))
 
     def add_sums(self, count: Tensor | int, total: Tensor, squares: Tensor | None = None) -> None:

@@ -117,31 +117,35 @@ class FusedSums(Sums):
 
     def _some_rows(self, queries: Tensor) -> None:
         """queries: (c,), on the CPU."""
-        grid, device = self.grid, self.q.device
+        grid, device, count = self.grid, self.q.device, len(queries)
+        places, size = distance.places(grid), grid.height * grid.width
         rows = send(queries, device)
-        q, count = self.q[:, rows], len(queries)
+        q, position = self.q[:, rows], (rows - places.start) % size
         edges = torch.arange(0, count + 64, 64, dtype=torch.int32, device=device).clamp(max=count)
         tiles = torch.arange(len(edges), dtype=torch.int32, device=device)
+        # The long kernels first: while they run, the CPU launches the many short ones on what they find.
         norm, entropy, masses = kernels.row_masses(
             q, self.k, self.key_edges, self.key_runs.width, edges, tiles, each=True
         )
+        received = kernels.columns(q, self.k, norm)
+        near = kernels.over_frames(q, self.k[:, places], norm, grid.frames)
+        apart = kernels.distances(near, position.int(), grid.width, self.distances)
+        del near
+
         self._keep(norm, entropy)
-        self.received.add_sums(count, *(x[:, None] for x in kernels.columns(q, self.k, norm)))
+        self.received.add_sums(count, *(x[:, None] for x in received))
         pooled = masses.new_zeros(*norm.shape, len(self.widths)).index_add_(2, self.key_blocks, masses)
-        self.pooled.add(pooled / self.widths, self.rows[rows])
+        self.pooled.add(pooled.div_(self.widths), self.rows[rows])
         by_frame = masses.new_zeros(*norm.shape, grid.frames + 1).index_add_(2, self.key_frames, masses)[..., :-1]
         del masses, pooled
-
-        places, size = distance.places(grid), grid.height * grid.width
         placed = (queries >= places.start) & (queries < places.stop)
         if not placed.all():  # on the CPU: nothing waits for the GPU
             with_place = send(placed.nonzero()[:, 0], device)
-            rows, q, norm, by_frame = rows[with_place], q[:, with_place], norm[:, with_place], by_frame[:, with_place]
-        frame, position = (rows - places.start) // size, (rows - places.start) % size
+            rows, by_frame, apart = rows[with_place], by_frame[:, with_place], apart[:, with_place]
+        frame = (rows - places.start) // size
         self.frames.add(by_frame, frame)
         self.temporal.add(by_distance(by_frame, self.frames_apart[frame], grid.frames))
-        near = kernels.over_frames(q, self.k[:, places], norm, grid.frames)
-        self.spatial.add(kernels.distances(near, position.int(), grid.width, self.distances))
+        self.spatial.add(apart)
 
     def _keep(self, norm: Tensor, entropy: Tensor) -> None:
         self.norms.append(norm)

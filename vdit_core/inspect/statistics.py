@@ -187,14 +187,13 @@ def _join(parts: list, shape: torch.Size) -> Any:
     if parts[0] is None:
         return None
     if isinstance(parts[0], Tensor):
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return joined.float().unflatten(0, shape)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).unflatten(0, shape)
     error = None if parts[0].error is None else _join([part.error for part in parts], shape)
     return Estimate(_join([part.value for part in parts], shape), error)
 
 
 def _on_cpu(figures: dict[str, Any]) -> dict[str, Any]:
-    """All of them in one transfer: each would wait for the GPU."""
+    """All of them, float32, in one transfer: each would wait for the GPU."""
     tensors: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -208,7 +207,7 @@ def _on_cpu(figures: dict[str, Any]) -> dict[str, Any]:
         return found
 
     change(note)
-    parts = iter(torch.cat([x.flatten() for x in tensors]).cpu().split([x.numel() for x in tensors]))
+    parts = iter(torch.cat([x.flatten() for x in tensors]).float().cpu().split([x.numel() for x in tensors]))
     return change(lambda x: next(parts).view(x.shape))
 
 
