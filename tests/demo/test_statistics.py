@@ -6,7 +6,7 @@ import pytest
 
 from vdit_core.hosts.diffusers import attach
 from vdit_core.inspect.observe import Observer, from_store
-from vdit_core.inspect.statistics import Wanted
+from vdit_core.inspect.wanted import Wanted
 from vdit_core.record import Recorder, Selection
 from vdit_core.selection import Indices
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
-from vdit_core.inspect import statistics
-from vdit_core.inspect.statistics import Wanted, Window, map_statistics
+from vdit_core.inspect import rows
+from vdit_core.inspect.statistics import map_statistics
+from vdit_core.inspect.wanted import Wanted, Window
 
 GRIDS = [TokenGrid(3, 4, 5), TokenGrid(1, 1, 7), TokenGrid(2, 3, 4, prefix=3, suffix=2), TokenGrid(5, 1, 1)]
 
@@ -34,8 +35,8 @@ def close(found, expected):
 @pytest.fixture(params=["one chunk", "many chunks"])
 def chunks(request, monkeypatch):
     if request.param == "many chunks":
-        monkeypatch.setattr(statistics, "_CHUNK_BYTES", 4 * 40 * 3)
-        monkeypatch.setattr(statistics, "_LEAST_ROWS", 1)
+        monkeypatch.setattr(rows, "CHUNK_BYTES", 4 * 40 * 3)
+        monkeypatch.setattr(rows, "LEAST_ROWS", 1)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -94,7 +95,7 @@ def test_all_queries_sampled_is_exact_with_no_error():
 @given(st.integers(64, 5000), st.data())
 def test_samples_are_spread_evenly_and_do_not_repeat(tokens, data):
     queries = data.draw(st.integers(64, tokens))
-    chosen = statistics.sample(tokens, queries, data.draw(st.integers(0, 9)))
+    chosen = rows.sample(tokens, queries, data.draw(st.integers(0, 9)))
     assert len(chosen) == len(chosen.unique()) == queries
     assert (chosen.diff() > 0).all()
     in_half = int((chosen < tokens // 2).sum())

@@ -9,8 +9,10 @@ import torch
 from torch.nn.functional import one_hot
 
 from vdit_core.call import TokenGrid
-from vdit_core.inspect import distance, statistics
-from vdit_core.inspect.statistics import Wanted, Window, bins, map_statistics
+from vdit_core.inspect import distance, rows
+from vdit_core.inspect.rows import bins
+from vdit_core.inspect.statistics import map_statistics
+from vdit_core.inspect.wanted import Wanted, Window
 
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
@@ -85,8 +87,8 @@ def close(found, reference, name):
 @pytest.fixture
 def only_kernels(monkeypatch):
     """The plain path fails."""
-    monkeypatch.setattr(statistics.Sums, "sum_rows", None)
-    monkeypatch.setattr(statistics.Sums, "sum_strongest", None)
+    monkeypatch.setattr(rows.Sums, "sum_rows", None)
+    monkeypatch.setattr(rows.Sums, "sum_strongest", None)
 
 
 @pytest.mark.usefixtures("only_kernels")
@@ -97,7 +99,7 @@ def test_figures_are_those_of_the_plain_map(grid, pooled, dtype, dim, queries):
     q, k = tensors(grid, dtype, dim)
     wanted = Wanted(pooled, top=(0.01, 0.2, 1.0), top_queries=50)
     found = map_statistics(q, k, grid, wanted, queries)
-    chosen = torch.arange(grid.tokens) if queries is None else statistics.sample(grid.tokens, queries, 0)
+    chosen = torch.arange(grid.tokens) if queries is None else rows.sample(grid.tokens, queries, 0)
     reference = expected(q, k, grid, wanted, chosen, found.pooled.value.shape[-2])
     for name in NAMES:
         close(getattr(found, name).value, reference[name], name)

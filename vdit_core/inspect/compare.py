@@ -21,7 +21,7 @@ from ..record import Selection
 from ..store import AttentionStore, Key, StoreError
 from . import pictures
 from .observe import choose
-from .statistics import weights
+from .rows import weights
 
 #: Name of a measure: what it is. The first two are 1 for equal maps, the last one 0.
 MEASURES = {

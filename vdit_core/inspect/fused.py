@@ -18,7 +18,8 @@ from torch import Tensor
 from ..call import TokenGrid
 from . import distance, kernels, runs
 from .estimate import send
-from .statistics import Sums, Wanted, by_distance
+from .rows import Sums, by_distance
+from .wanted import Wanted
 
 HEADS = 16  # taken together: bounds the memory of what is kept
 _BYTES = 128 * 2**20  # of one buffer

@@ -12,7 +12,8 @@ from ..call import AttentionCall, Interceptor, Proceed, Run, Site, TokenGrid
 from ..record import Selection
 from ..selection import choose_branches
 from ..store import AttentionStore, Evaluation, Key, StoreError
-from .statistics import MapStatistics, Wanted, map_statistics
+from .statistics import MapStatistics, map_statistics
+from .wanted import Wanted
 
 
 @dataclass(frozen=True)

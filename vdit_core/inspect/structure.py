@@ -14,7 +14,8 @@ from ..call import TokenGrid
 from ..store import Key
 from . import distance, pictures
 from .observe import Observed
-from .statistics import MapStatistics, Wanted, Window
+from .statistics import MapStatistics
+from .wanted import Wanted, Window
 
 #: At most so many frames are enlarged, and never more than half of them.
 _BAND_FRAMES = 4
