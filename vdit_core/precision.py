@@ -27,7 +27,10 @@ def decode(parts: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
     """Unpack what `encode` packed."""
     if ".scale" not in parts:
         return parts[""].to(dtype)
-    return (parts[""].float() * parts[".scale"]).to(dtype)
+    unpacked = torch.empty_like(parts[""], dtype=dtype)
+    for values, scale, part in zip(*(x.unbind(1) for x in (parts[""], parts[".scale"], unpacked)), strict=True):
+        part.copy_(values.float() * scale)  # a head at a time: all in float32 would be four times the packed tensor
+    return unpacked
 
 
 def layout(
