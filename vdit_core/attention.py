@@ -6,13 +6,14 @@ Tensors are (rows, heads, tokens, head_dim).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: A host's attention: (q, k, v) -> output of v's shape; q, k and v alike in shape.
+#: A host's attention: (q, k, v) -> output of v's shape; q, k and v alike in shape, unless its attribute `any_width` is
+#: True: then v may be wider.
 Backend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _CHUNK_BYTES = 64 * 2**20
@@ -28,7 +29,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_prod
     Returns:
         A tensor of v's shape and dtype.
     """
-    if v.shape[-1] == q.shape[-1]:
+    if v.shape[-1] == q.shape[-1] or getattr(backend, "any_width", False):
         return backend(q, k, v)
     if v.shape[-1] % q.shape[-1]:
         raise ValueError(f"Values {v.shape[-1]} wide do not split into heads {q.shape[-1]} wide.")
@@ -40,13 +41,45 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_prod
     return _attend_in_chunks(q, k, v)
 
 
+def attend_shared(q: Tensor, k: Tensor, v: Tensor, first: Sequence[int], backend: Backend) -> Tensor:
+    """`attend` where some rows have the same q and k: their map is computed once, for all their values side by side.
+
+    Args:
+        q, k, v: (rows, heads, tokens, head_dim).
+        first: for each row the first one with the same q and k; itself if there is none before.
+
+    Returns:
+        A tensor of v's shape and dtype.
+    """
+    alike: dict[int, list[int]] = {}
+    for row, like in enumerate(first):
+        alike.setdefault(like, []).append(row)
+    if len(alike) == 1:
+        return _one_map(q, k, v, backend)
+    output = torch.empty_like(v)
+    for rows in (rows for rows in alike.values() if len(rows) > 1):
+        output[rows] = _one_map(q[rows[:1]], k[rows[:1]], v[rows], backend)
+    if alone := [rows[0] for rows in alike.values() if len(rows) == 1]:
+        output[alone] = attend(q[alone], k[alone], v[alone], backend)
+    return output
+
+
+def _one_map(q: Tensor, k: Tensor, v: Tensor, backend: Backend) -> Tensor:
+    """The map of the first row, applied to the values of all rows."""
+    wide = v.permute(1, 2, 0, 3).flatten(2)[None]
+    return attend(q[:1], k[:1], wide, backend)[0].unflatten(-1, (len(v), -1)).permute(2, 0, 1, 3)
+
+
 def _fused_takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
     params = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
     return torch.backends.cuda.can_use_efficient_attention(params)
 
 
 def _attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Chunks of queries against all keys: the softmax once for all values, in bounded memory."""
-    queries = max(1, _CHUNK_BYTES // (4 * q.shape[0] * q.shape[1] * k.shape[2]))
-    keys = k.mT / math.sqrt(q.shape[-1])
-    return torch.cat([(part @ keys).softmax(-1) @ v for part in q.split(queries, dim=2)], dim=2)
+    """Chunks of queries against all keys: the softmax once for all values, in bounded memory; in float32 at least, as
+    fused kernels do it."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    queries = max(1, _CHUNK_BYTES // (dtype.itemsize * q.shape[0] * q.shape[1] * k.shape[2]))
+    keys, values = k.mT.to(dtype) / math.sqrt(q.shape[-1]), v.to(dtype)
+    parts = ((part.to(dtype) @ keys).softmax(-1) @ values for part in q.split(queries, dim=2))
+    return torch.cat([part.to(v.dtype) for part in parts], dim=2)

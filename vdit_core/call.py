@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import Backend, attend
+from .attention import Backend, attend, attend_shared
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ class Run:
 
     sigmas: the noise level at the start of each step, 1 = pure noise, falling; no final zero.
     branches: the guider's passes that will come, e.g. ("cond", "uncond"); samples: batch rows of each.
-    dtype: of queries and keys.
+    dtype: of queries and keys. kind: what else tells models apart, as far as the host knows ("" if not).
+    absent: the (step, branch) pairs that will not come, because a prompt is scheduled for other steps.
+    evaluations: how often the sampler evaluates a branch in a step, as far as the host knows.
+    one_noise: whether all samples start from the same noise.
     """
 
     model: ModelSignature
@@ -62,10 +65,18 @@ class Run:
     branches: tuple[str, ...]
     samples: int
     dtype: torch.dtype
+    kind: str = ""
+    absent: frozenset[tuple[int, str]] = frozenset()
+    evaluations: int = 1
+    one_noise: bool = True
 
     @property
     def steps(self) -> int:
         return len(self.sigmas)
+
+    def comes(self, step: int, branch: str) -> bool:
+        """Whether a branch is computed in a step."""
+        return branch in self.branches and (step, branch) not in self.absent
 
     def step_of(self, sigma: float) -> int:
         """The step whose bracket [own level, next level) a noise level falls in.
@@ -100,11 +111,25 @@ class Site:
 
 
 @dataclass(frozen=True)
+class SharedMaps:
+    """Which rows of a call have the same q and k, so that one map serves the values of all of them.
+
+    q, k: the tensors of which this is said; nothing is said of any others, such as what an editor puts in their place.
+    first: for each row the first one that is like it.
+    """
+
+    q: Tensor
+    k: Tensor
+    first: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class AttentionCall:
     """One self-attention call, after RoPE and before the softmax.
 
-    q, k, v: (rows, heads, tokens, head_dim), any float dtype. An interceptor may hand on a v that is some whole
-    multiple of head_dim wide: several values under one map. backend: the host's attention function.
+    q, k, v: (rows, heads, tokens, head_dim), any float dtype. backend: the host's attention function, or what an editor
+    put in its place. shared: which rows have one map. sparse_elsewhere: who leaves parts of the map out in the host's
+    function, if another tool does.
     """
 
     site: Site
@@ -112,10 +137,15 @@ class AttentionCall:
     k: Tensor
     v: Tensor
     backend: Backend
+    shared: SharedMaps | None = None
+    sparse_elsewhere: str | None = None
 
     def dense(self) -> Tensor:
-        """What the host would have computed, (rows, heads, tokens, width of v)."""
-        return attend(self.q, self.k, self.v, self.backend)
+        """What the host would have computed, (rows, heads, tokens, head_dim)."""
+        shared = self.shared
+        if shared is None or shared.q is not self.q or shared.k is not self.k:
+            return attend(self.q, self.k, self.v, self.backend)
+        return attend_shared(self.q, self.k, self.v, shared.first, self.backend)
 
 
 Proceed = Callable[[AttentionCall], Tensor]
@@ -124,10 +154,15 @@ Proceed = Callable[[AttentionCall], Tensor]
 class Interceptor:
     """A feature's hook. Observers call `proceed` and look; editors hand on a changed call or compute the output.
 
+    A call holds all samples of each of its branches. An editor may proceed twice, to blend: what an observer behind it
+    is shown last is what was put in.
+
     any_grid: whether it can work on calls that have another grid than the run's (context windows, conditioning areas).
+    one_noise: whether all samples must get the same noise in every step, where a sampler adds some.
     """
 
     any_grid = False
+    one_noise = False
 
     def begin(self, run: Run) -> None:
         """Called once, before the run's first attention call: check everything here and raise what is wrong."""
@@ -148,6 +183,7 @@ class Chain(Interceptor):
 
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self.interceptors = tuple(interceptors)
+        self.one_noise = any(interceptor.one_noise for interceptor in self.interceptors)
         self._begun: list[Interceptor] = []
 
     def begin(self, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,7 +39,8 @@ class Recorder(Interceptor):
 
     Raises:
         ValueError: for an unknown precision. In `begin`: SelectionError, if the selection does not fit the run, and
-            RecordingTooLarge, if the recording does not fit the budget.
+            RecordingTooLarge, if the recording will not fit the budget. RecordingTooLarge also later, before the first
+            call that does not fit, if the sampler turns out to evaluate the model more often than was known.
     """
 
     def __init__(
@@ -80,22 +82,33 @@ class Recorder(Interceptor):
         self._steps = set(self.selection.steps.resolve(run.steps, "step"))
         self._branches = set(choose_branches(self.selection.branches, run.branches))
         dtype = str(run.dtype).removeprefix("torch.")
-        header = Header(run.model, run.grid, run.sigmas, self._heads, run.samples, self.precision, dtype)
-        self._check_size(header)
+        header = Header(run.model, run.grid, run.sigmas, self._heads, run.samples, self.precision, dtype, run.kind)
+        self._limit = self.budget() if self.budget else math.inf
+        self._check_size(header, run)
         self._filling = AttentionStore(header)
 
-    def _check_size(self, header: Header) -> None:
-        calls = len(self._layers) * len(self._steps) * len(self._branches)
-        needed, budget = calls * header.entry_bytes(), self.budget() if self.budget else float("inf")
-        if needed <= budget:
+    def _check_size(self, header: Header, run: Run) -> None:
+        passes = sum(run.comes(step, branch) for step in self._steps for branch in self._branches)
+        calls = len(self._layers) * passes * run.evaluations
+        needed = calls * header.entry_bytes()
+        if needed <= self._limit:
             return
         shape = f"{len(self._layers)} layers x {len(self._steps)} steps x {len(self._branches)} branches"
-        one = f"{header.entry_bytes() / 2**20:.1f} MiB ({header.samples} x {header.grid}, {header.precision})"
+        if run.evaluations > 1:
+            shape += f" x {run.evaluations} evaluations"
         raise RecordingTooLarge(
-            f"This recording would weigh {needed / 2**30:.1f} GiB, and it may take {budget / 2**30:.1f} GiB: {shape} = "
-            f"{calls} calls of {one}; {int(budget // header.entry_bytes())} fit. Record fewer layers (for example "
-            f"0-{header.model.layers - 1}/5) or steps (0%-50%), use int8, allow it more memory, or use live transfer, "
-            "which stores nothing."
+            f"This recording would weigh {_gib(needed)}, and it may take {_gib(self._limit)}: {shape} = {calls} calls "
+            f"of {_what_fits(header, self._limit)}"
+        )
+
+    def _check_room(self, store: AttentionStore, key: Key) -> None:
+        """Before an entry is kept: a sampler may evaluate the model more often than was known."""
+        if key in store or (len(store) + 1) * store.header.entry_bytes() <= self._limit:
+            return
+        raise RecordingTooLarge(
+            f"This recording has reached the {_gib(self._limit)} that it may take, {len(store)} calls, at noise level "
+            f"{key.evaluation.sigma:.4f}: this sampler, or another node, evaluates the model more often than once a "
+            f"step. A call weighs {_what_fits(store.header, self._limit)}"
         )
 
     def wants(self, site: Site) -> bool:
@@ -113,6 +126,7 @@ class Recorder(Interceptor):
             rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
             if rows:
                 key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
+                self._check_room(self._filling, key)
                 q, k = (_pick(x, rows, self._heads) for x in (call.q, call.k))
                 self._filling.put(key, q, k, self.device)
         return proceed(call)
@@ -121,6 +135,19 @@ class Recorder(Interceptor):
         filled, self._filling = self._filling, None
         if completed:
             self._store = filled
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _what_fits(header: Header, limit: float) -> str:
+    """What one call weighs, how many fit, and what to do."""
+    return (
+        f"{header.entry_bytes() / 2**20:.1f} MiB ({header.samples} x {header.grid}, {header.precision}); "
+        f"{int(limit // header.entry_bytes())} fit. Record fewer layers (for example 0-{header.model.layers - 1}/5) or "
+        "steps (0%-50%), use int8, allow it more memory, or use live transfer, which stores nothing."
+    )
 
 
 def _pick(x: Tensor, rows: list[int], heads: tuple[int, ...]) -> Tensor:

@@ -56,7 +56,8 @@ class Header:
     """What all entries of a store have in common.
 
     sigmas: the noise level of every step of the recorded run, recorded or not. heads: which heads each entry holds.
-    samples: how many videos. dtype: of q and k in the model ("float32", "float16" or "bfloat16").
+    samples: how many videos. dtype: of q and k in the model ("float32", "float16" or "bfloat16"). kind: `Run.kind`;
+    files of before this field have none.
     """
 
     model: ModelSignature
@@ -66,6 +67,7 @@ class Header:
     samples: int
     precision: str
     dtype: str
+    kind: str = ""
 
     def shape(self) -> tuple[int, int, int, int]:
         """The shape of one recorded q or k."""
@@ -265,6 +267,7 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
             samples=_whole(raw["samples"]),
             precision=str(raw["precision"]),
             dtype=str(raw["dtype"]),
+            kind=str(raw.get("kind", "")),
         )
         keys = [
             Key(Evaluation(_level(sigma), _whole(visit)), str(branch), _whole(layer))

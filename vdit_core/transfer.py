@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from .call import AttentionCall, Interceptor, Proceed, Row, Run, Site
+from .call import AttentionCall, Interceptor, Proceed, Run, SharedMaps, Site
 from .selection import Indices, LayerMask, choose_branches
 from .store import SAME_LEVEL, AttentionStore, Key
 
@@ -58,8 +59,9 @@ class _Places:
     def take(self, site: Site) -> bool:
         return site.layer in self.strengths and site.step in self.steps
 
-    def count(self) -> int:
-        return len(self.strengths) * len(self.steps) * len(self.branches)
+    def count(self, run: Run) -> int:
+        passes = sum(run.comes(step, branch) for step in self.steps for branch in self.branches)
+        return len(self.strengths) * passes
 
 
 @dataclass
@@ -97,7 +99,7 @@ class MapTransfer(Interceptor):
         self._replaced.clear()
         self._missed = 0
         self._places = self._resolve(run)
-        self._expected = self._places.count()
+        self._expected = self._places.count(run)
         if self._expected:
             self._check(run, self._places)
 
@@ -142,6 +144,8 @@ class Transfer(MapTransfer):
         source = self.store.header
         if source.model != run.model:
             raise TransferError(f"The maps were recorded from a model of {source.model}; this one has {run.model}.")
+        if source.kind and run.kind and source.kind != run.kind:
+            raise TransferError(f"The maps were recorded from a model of kind {source.kind}; this one is {run.kind}.")
         if source.grid != run.grid:
             raise TransferError(
                 f"The maps were recorded on a grid of {source.grid}; this run has {run.grid}. "
@@ -155,17 +159,18 @@ class Transfer(MapTransfer):
         if missing := sorted(set(places.heads or range(run.model.heads)) - set(source.heads)):
             raise TransferError(f"Heads {missing} were not recorded; the store holds heads {list(source.heads)}.")
         for step in sorted(places.steps):
-            self._check_step(run.sigmas[step], step, places)
+            if branches := [branch for branch in places.branches if run.comes(step, branch)]:
+                self._check_step(run.sigmas[step], step, branches, places)
 
-    def _check_step(self, sigma: float, step: int, places: _Places) -> None:
+    def _check_step(self, sigma: float, step: int, branches: list[str], places: _Places) -> None:
         found = self.store.find(sigma, gap=self.gap)
         if found is None:
             levels = ", ".join(f"{e.sigma:.4f}" for e in self.store.evaluations)
             raise TransferError(
                 f"Step {step} is at noise level {sigma:.4f}, which was not recorded (recorded: {levels or 'none'}). "
-                "Record these steps with the target's sampler settings, narrow the transfer's steps, or widen its gap."
+                f"{self._advice()}"
             )
-        for branch in places.branches:
+        for branch in branches:
             for layer in places.strengths:
                 if Key(found, branch, layer) not in self.store:
                     raise TransferError(
@@ -173,24 +178,43 @@ class Transfer(MapTransfer):
                         f"The store holds layers {list(self.store.layers)}, branches {list(self.store.branches)}."
                     )
 
+    def _advice(self) -> str:
+        """What to do about a step that was not recorded."""
+        levels = self.store.header.sigmas
+        between = [e for e in self.store.evaluations if min(abs(e.sigma - level) for level in levels) > SAME_LEVEL]
+        if len(between) > len(self.store.evaluations) // 2:
+            return (
+                "The recorded sampler hardly looks in at its steps' own levels, as dpm_fast and dpm_adaptive do: "
+                "sample source and target with another one."
+            )
+        return (
+            "Record these steps with the target's sampler settings and without nodes that leave steps out (EasyCache), "
+            "narrow the transfer's steps, or widen its gap."
+        )
+
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._places is not None
         site, places = call.site, self._places
+        present = [branch for branch in places.branches if any(row.branch == branch for row in site.rows)]
+        if not present:
+            return proceed(call)
         evaluation = self.store.find(site.sigma, site.visit, self.gap)
         if evaluation is None:
             self._missed += 1
             return proceed(call)
         q, k = call.q, call.k
-        for branch in places.branches:
+        for branch in present:
             rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
-            if rows:
-                source = self.store.get(Key(evaluation, branch, site.layer), q.device, q.dtype)
-                samples = [site.rows[i].sample for i in rows]
-                source_q, source_k = (self._for_rows(x, samples, places.heads) for x in source)
-                q, k = _place(q, rows, places.heads, source_q), _place(k, rows, places.heads, source_k)
-                self._note(site, branch)
-        output = proceed(replace(call, q=q, k=k))
-        return _blend(call, output, places.strengths[site.layer])
+            source = self.store.get(Key(evaluation, branch, site.layer), q.device, q.dtype)
+            samples = [site.rows[i].sample for i in rows]
+            source_q, source_k = (self._for_rows(x, samples, places.heads) for x in source)
+            q, k = _place(q, rows, places.heads, source_q), _place(k, rows, places.heads, source_k)
+            self._note(site, branch)
+        strength, edited = places.strengths[site.layer], replace(call, q=q, k=k)
+        if strength == 1:
+            return proceed(edited)
+        # Mixing outputs mixes maps: the values are the same. What is not replaced is the same in both.
+        return torch.lerp(proceed(call), proceed(edited), strength)
 
     def _for_rows(self, recorded: Tensor, samples: list[int], heads: list[int] | None) -> Tensor:
         """Recorded (samples, heads, tokens, head_dim) for these samples of the target; copies only what it must."""
@@ -213,15 +237,10 @@ def _place(x: Tensor, rows: list[int], heads: list[int] | None, source: Tensor) 
     return x
 
 
-def _blend(call: AttentionCall, output: Tensor, strength: float) -> Tensor:
-    """Mixing outputs mixes maps: the values are the same."""
-    return output if strength == 1 else torch.lerp(call.dense(), output, strength)
-
-
 class LiveTransfer(MapTransfer):
     """Source and targets in one batch: in each branch the map of sample 0 serves the other samples.
 
-    Nothing is stored. Where all heads are replaced at full strength, the softmax is computed once for all rows' values.
+    Nothing is stored. Where all heads are replaced, the softmax is computed once for all rows' values.
 
     Args:
         where: layers, heads, steps and branches.
@@ -229,10 +248,12 @@ class LiveTransfer(MapTransfer):
             masks[n - 1] ("none": it runs as it is). So one run samples a target under many masks.
 
     Raises (in `begin`):
-        TransferError: if the batch holds the source alone, or another number of targets than of masks.
+        TransferError: if the batch holds the source alone, if its samples start from other noise than the source, or if
+            there are not as many masks as targets.
     """
 
     any_grid = True
+    one_noise = True
 
     def __init__(self, where: Where | None = None, masks: Sequence[LayerMask] | None = None) -> None:
         super().__init__(where)
@@ -259,54 +280,59 @@ class LiveTransfer(MapTransfer):
             raise TransferError(
                 "Live transfer needs a batch of the source and at least one target; it holds one sample."
             )
+        if not run.one_noise:
+            raise TransferError(
+                "The targets start from other noise than the source. Start all of the batch from the same noise: in "
+                "ComfyUI with Live Transfer's own latent, in diffusers with latents=noise.expand(...)."
+            )
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        parts = [self._edit(part, proceed) for part in _by_branch(call)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, out=torch.empty_like(call.v))
+
+    def _edit(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        """The output of a call of one branch."""
         assert self._places is not None
-        rows, heads = call.site.rows, self._places.heads
-        sources = {row.branch: i for i, row in enumerate(rows) if row.sample == 0}
-        taking = self._taking(call.site, sources)
-        shared = [i for i, strength in taking.items() if strength == 1 and heads is None]
-        output, done = torch.empty_like(call.v), set[int]()
-        for branch, source in sources.items():
-            if takers := [i for i in shared if rows[i].branch == branch]:
-                output[[source, *takers]] = _shared(call, source, [source, *takers], proceed)
-                done |= {source, *takers}
-        if rest := [i for i in range(len(rows)) if i not in done]:
-            parts = {i: strength for i, strength in taking.items() if i not in done}
-            q, k = call.q, call.k
-            if parts:
-                of = [sources[rows[i].branch] for i in parts]
-                chosen = heads or list(range(q.shape[1]))
-                q, k = (_place(x, list(parts), chosen, x[of][:, chosen]) for x in (q, k))
-            output[rest] = proceed(_rows_of(replace(call, q=q, k=k), rest))
-            for strength in set(parts.values()):
-                alike = [i for i in parts if parts[i] == strength]
-                output[alike] = _blend(_rows_of(call, alike), output[alike], strength)
+        rows, branch = call.site.rows, call.site.rows[0].branch
+        source = next((i for i, row in enumerate(rows) if row.sample == 0), None)
+        strengths = [self._strengths[row.sample].get(call.site.layer, 0.0) for row in rows]
+        if source is None or branch not in self._places.branches or not any(strengths):
+            return proceed(call)
+        self._note(call.site, branch)
+        takers = [i for i, strength in enumerate(strengths) if strength]
+        edited = _with_map_of(call, source, takers, self._places.heads)
+        blends = {strength for strength in strengths if 0 < strength < 1}
+        if not blends:
+            return proceed(edited)
+        own, output = proceed(call), proceed(edited)
+        for strength in blends:  # one at a time: a tensor of strengths would be rounded to the values' dtype
+            alike = [i for i in takers if strengths[i] == strength]
+            output[alike] = torch.lerp(own[alike], output[alike], strength)
         return output
 
-    def _taking(self, site: Site, sources: dict[str, int]) -> dict[int, float]:
-        """The rows of a call that take the source's map, with the strength of each."""
-        assert self._places is not None
-        taking = {}
-        for i, row in enumerate(site.rows):
-            strength = self._strengths[row.sample].get(site.layer, 0.0)
-            if strength > 0 and row.branch in self._places.branches and row.branch in sources:
-                taking[i] = strength
-                self._note(site, row.branch)
-        return taking
+
+def _by_branch(call: AttentionCall) -> list[AttentionCall]:
+    """A call as one for each branch; the rows of a branch follow one another."""
+    site, parts, end = call.site, [], 0
+    counts = [len(tuple(rows)) for _, rows in groupby(site.rows, lambda row: row.branch)]
+    if len(counts) == 1:
+        return [call]
+    for count in counts:
+        begin, end = end, end + count
+        q, k, v = (x[begin:end] for x in (call.q, call.k, call.v))
+        parts.append(replace(call, site=replace(site, rows=site.rows[begin:end]), q=q, k=k, v=v))
+    return parts
 
 
-def _rows_of(call: AttentionCall, rows: list[int]) -> AttentionCall:
-    if len(rows) == len(call.site.rows):
-        return call
-    site = replace(call.site, rows=tuple(call.site.rows[i] for i in rows))
-    return replace(call, site=site, q=call.q[rows], k=call.k[rows], v=call.v[rows])
-
-
-def _shared(call: AttentionCall, source: int, rows: list[int], proceed: Proceed) -> Tensor:
-    """One map, the values of many rows side by side: (rows, heads, tokens, head_dim)."""
-    values = call.v[rows]
-    wide = values.permute(1, 2, 0, 3).flatten(2)[None]
-    site = replace(call.site, rows=(Row(call.site.rows[source].branch, 0),))
-    one = replace(call, site=site, q=call.q[source : source + 1], k=call.k[source : source + 1], v=wide)
-    return proceed(one)[0].unflatten(-1, (len(rows), -1)).permute(2, 0, 1, 3)
+def _with_map_of(call: AttentionCall, source: int, takers: list[int], heads: list[int] | None) -> AttentionCall:
+    """A call in which some rows have the source's queries and keys; where these are all of theirs, they share a map."""
+    if heads is not None:
+        q, k = (_place(x, takers, heads, x[source, heads]) for x in (call.q, call.k))
+        return replace(call, q=q, k=k)
+    together = {source, *takers}
+    if len(together) == len(call.q):
+        q, k = (x[source : source + 1].expand_as(x) for x in (call.q, call.k))
+    else:
+        q, k = (_place(x, takers, None, x[source]) for x in (call.q, call.k))
+    first = tuple(min(together) if row in together else row for row in range(len(q)))
+    return replace(call, q=q, k=k, shared=SharedMaps(q, k, first))

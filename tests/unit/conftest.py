@@ -35,10 +35,15 @@ class SyntheticHost:
     samples: int = 1
     dtype: torch.dtype = torch.float32
     batched: bool = False  # all branches in one call, uncond first, as ComfyUI does
+    kind: str = "wan t2v 16 -> 16"
+    absent: frozenset[tuple[int, str]] = frozenset()
+    evaluations: int = 1
+    one_noise: bool = True
 
     def describe(self) -> Run:
         signature = ModelSignature(self.layers, self.heads, self.head_dim)
-        return Run(signature, self.grid, self.sigmas, self.branches, self.samples, self.dtype)
+        return Run(signature, self.grid, self.sigmas, self.branches, self.samples, self.dtype, self.kind, self.absent,
+                   self.evaluations, self.one_noise)  # fmt: skip
 
     def tensors(self, seed: int, site: Site) -> Tensors:
         """q, k, v of a call, one row per row of the site."""
@@ -55,10 +60,11 @@ class SyntheticHost:
         run, sites, visits = self.describe(), [], {}
         for sigma in evaluations or self.sigmas:
             visit = visits[sigma] = visits.get(sigma, -1) + 1
-            rows = {b: tuple(Row(b, i) for i in range(self.samples)) for b in self.branches}
+            step = run.step_of(sigma)
+            rows = {b: tuple(Row(b, i) for i in range(self.samples)) for b in self.branches if run.comes(step, b)}
             groups = [sum(reversed(rows.values()), ())] if self.batched else list(rows.values())
             for group in groups:
-                sites += [Site(run, i, run.step_of(sigma), sigma, visit, group) for i in range(self.layers)]
+                sites += [Site(run, i, step, sigma, visit, group) for i in range(self.layers)]
         return sites
 
     def run(

@@ -28,6 +28,37 @@ def test_the_size_of_a_chunk_does_not_matter(reference, monkeypatch):
     torch.testing.assert_close(attention.attend(q, k, v).double(), reference(q, k, v), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_several_values_are_as_near_as_a_fused_kernel_in_half_precision(reference, dtype):
+    """The softmax is taken in float32, whatever the values are kept in."""
+    q, k = (2 * torch.randn(1, 2, 200, 64, generator=torch.Generator().manual_seed(i)).to(dtype) for i in (0, 1))
+    v = torch.randn(1, 2, 200, 3 * 64, generator=torch.Generator().manual_seed(2)).to(dtype)
+    wanted = reference(q, k, v)
+    fused = torch.cat([F.scaled_dot_product_attention(q, k, part) for part in v.split(64, -1)], -1)
+    error = (attention.attend(q, k, v).double() - wanted).norm()
+    assert error <= 1.1 * (fused.double() - wanted).norm()
+
+
+@settings(deadline=None, max_examples=40)
+@given(first=st.lists(st.integers(0, 4), min_size=1, max_size=5), seed=st.integers(0, 2**20))
+def test_rows_with_one_map_are_exact(reference, first, seed):
+    """first: any grouping of up to five rows; rows of a group have the same queries and keys."""
+    first = [first.index(group) for group in first]
+    generator = torch.Generator().manual_seed(seed)
+    q, k, v = torch.randn(3, len(first), 2, 9, 4, generator=generator, dtype=torch.float64)
+    q, k = q[first], k[first]
+    calls = []
+
+    def backend(q, k, v):
+        calls.append(len(q))
+        return F.scaled_dot_product_attention(q, k, v)
+
+    backend.any_width = True
+    output = attention.attend_shared(q, k, v, first, backend)
+    torch.testing.assert_close(output, reference(q, k, v), rtol=1e-12, atol=1e-12)
+    assert sum(calls) == len(set(first)), "a map of a group is computed once"
+
+
 def test_one_value_goes_to_the_backend_as_it_is():
     q, k, v = torch.randn(3, 1, 2, 9, 4)
     seen = []

@@ -119,6 +119,34 @@ def test_what_does_not_fit_the_budget_is_refused_before_the_first_call(host):
     host().run(1, Recorder(precision="int8", budget=lambda: weight // 2))
 
 
+def test_the_evaluations_that_are_known_of_count(host):
+    weight = 18 * 2 * 2 * 18 * 8 * 4
+    with pytest.raises(RecordingTooLarge, match=r"2 branches x 2 evaluations = 36 calls of .*; 18 fit"):
+        host(evaluations=2).run(1, Recorder(budget=lambda: weight))
+    host(evaluations=2).run(1, Recorder(budget=lambda: 2 * weight))
+
+
+def test_steps_that_do_not_come_need_no_room(host):
+    weight = 15 * 2 * 2 * 18 * 8 * 4
+    host(absent=frozenset({(1, "uncond")})).run(1, Recorder(budget=lambda: weight))
+
+
+def test_a_recording_stops_at_its_budget_whatever_the_sampler_does(host):
+    """Levels that were not foreseen do not fit: the run ends with a reason, and nothing is kept."""
+    weight = 18 * 2 * 2 * 18 * 8 * 4
+    recorder, calls = Recorder(budget=lambda: weight), []
+
+    def backend(q, k, v):
+        calls.append(q)
+        return v
+
+    with pytest.raises(RecordingTooLarge, match=r"has reached .*, 18 calls, at noise level 0\.5000: .*more often"):
+        host().run(1, recorder, evaluations=(1.0, 0.9, 0.8, 0.5), backend=backend)
+    assert len(calls) == 18
+    with pytest.raises(RuntimeError, match="no recording"):
+        _ = recorder.store
+
+
 def test_a_store_that_was_taken_is_let_go(host):
     recorder = Recorder()
     host().run(1, recorder)

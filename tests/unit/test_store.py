@@ -20,7 +20,7 @@ def make(precision: str = "exact", dtype: torch.dtype = torch.float16, evaluatio
     """A small store of random queries and keys: layers 0 and 2 of 3, both branches."""
     header = Header(
         ModelSignature(3, 2, 8), TokenGrid(2, 2, 2), (1.0, 0.5, 0.25), (0, 1), 1, precision,
-        str(dtype).removeprefix("torch."),
+        str(dtype).removeprefix("torch."), "wan t2v 16 -> 16",
     )  # fmt: skip
     store, generator = AttentionStore(header), torch.Generator().manual_seed(0)
     for sigma in (1.0, 0.5)[:evaluations]:
@@ -104,8 +104,8 @@ def test_a_file_that_lies_about_its_header_is_refused(tmp_path, length):
         AttentionStore.load(tmp_path / "a.safetensors")
 
 
-def rewrite(path, **changes):
-    """Save a small store, then the same tensors under a changed header."""
+def rewrite(path, without=(), **changes):
+    """Save a small store, then the same tensors under a changed header, some of its fields left out."""
     store = make()
     store.save(path)
     with store_module.safe_open(path, framework="pt") as file:
@@ -117,6 +117,8 @@ def rewrite(path, **changes):
             metadata[name] = value if isinstance(value, str) else json.dumps(value)
         else:
             header[name] = value
+    for name in without:
+        del header[name]
     metadata["header"] = json.dumps(header)
     metadata["digest"] = store_module.digest(metadata["header"], metadata["entries"])
     save_file(tensors, path, metadata=metadata)
@@ -148,6 +150,13 @@ def test_a_header_that_does_not_fit_its_tensors_is_refused(tmp_path, change, mes
     rewrite(tmp_path / "a.safetensors", **change)
     with pytest.raises(StoreFileError, match=message):
         AttentionStore.load(tmp_path / "a.safetensors")
+
+
+def test_files_of_before_the_models_kind_was_kept_are_read(tmp_path):
+    rewrite(tmp_path / "a.safetensors", without=["kind"])
+    loaded = AttentionStore.load(tmp_path / "a.safetensors")
+    assert loaded.header.kind == ""
+    assert keys(loaded) == keys(make())
 
 
 def test_another_safetensors_file_is_refused(tmp_path):

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vdit_core.call import Interceptor, TokenGrid
 from vdit_core.record import Recorder, Selection
 from vdit_core.selection import Indices, LayerMask, SelectionError
-from vdit_core.store import Key
+from vdit_core.store import Evaluation, Key
 from vdit_core.transfer import LiveTransfer, Report, Transfer, TransferError, Where
 
 SOURCE, TARGET = 1, 2
@@ -127,20 +128,28 @@ def test_a_mask_for_each_target_is_what_each_mask_gives_alone(host, where, batch
 
 @pytest.mark.parametrize("batched", [False, True])
 def test_only_rows_that_take_a_map_share_it(host, batched):
-    """One softmax a layer and branch for the source and its takers; the others are one stock call."""
-    target = host(samples=4, batched=batched)
-    calls = []
+    """One softmax a layer and branch for the source and its takers; whoever stands behind sees every row."""
+    target = host(samples=4, batched=batched, layers=1, sigmas=(1.0,))
+    calls, seen = [], []
+
+    def backend(q, k, v):
+        calls.append((len(q), v.shape[-1] // q.shape[-1]))
+        return F.scaled_dot_product_attention(q, k, v)
+
+    backend.any_width = True
 
     class Watcher(Interceptor):
         def __call__(self, call, proceed):
-            calls.append((call.site.layer, len(call.site.rows), call.v.shape[-1] // call.q.shape[-1]))
+            seen.append((call.site.rows[0].branch, call.q.shape, call.v.shape))
             return proceed(call)
 
-    target.run(TARGET, LiveTransfer(masks=[LayerMask("0"), LayerMask("0-1"), LayerMask("none")]), Watcher())
-    others = 2 if batched else 1  # both branches' rows in one call
-    shared = [(0, 1, 3), (1, 1, 2)]
-    assert {call for call in calls if call[2] > 1} == set(shared)
-    assert {call for call in calls if call[2] == 1} == {(0, others, 1), (1, 2 * others, 1), (2, 4 * others, 1)}
+    live = LiveTransfer(masks=[LayerMask("0"), LayerMask("0"), LayerMask("none")])
+    target.run(TARGET, live, Watcher(), backend=backend)
+    assert calls == 2 * [(1, 3), (1, 1)]
+    assert sorted(seen) == [(branch, (4, 2, 18, 8), (4, 2, 18, 8)) for branch in ("cond", "uncond")]
+    calls.clear()
+    target.run(TARGET, LiveTransfer(), backend=backend)
+    assert calls == 2 * [(1, 4)], "nothing but one map where all take it"
 
 
 def test_as_many_masks_as_targets(host):
@@ -189,6 +198,67 @@ def test_several_interceptors_compose_in_order(host):
     assert not torch.equal(q["outer"], q["source"])
 
 
+@pytest.mark.parametrize("strength", [1, 0.5])
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_recorder_behind_a_live_transfer_keeps_the_sources_maps_for_all(host, batched, strength):
+    target, recorder = host(samples=3, batched=batched), Recorder()
+    target.run(TARGET, LiveTransfer(Where(LayerMask(f"1:{strength}"))), recorder)
+    for site in target.sites():
+        q, k, _ = target.tensors(TARGET, site)
+        for branch in ("cond", "uncond"):
+            rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
+            if not rows:
+                continue
+            key = Key(Evaluation(site.sigma), branch, site.layer)
+            for own, kept in zip((q, k), recorder.store.get(key, torch.device("cpu"), q.dtype), strict=True):
+                wanted = own[rows[:1]].expand(3, -1, -1, -1) if site.layer == 1 else own[rows]
+                assert torch.equal(kept, wanted)
+
+
+A, B = Where(LayerMask("all:0.5"), heads=Indices("0")), Where(heads=Indices("1"))
+COND, UNCOND = Where(LayerMask("all:0.5"), branches="cond"), Where(branches="uncond")
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("wheres", [(A, B), (B, A), (COND, UNCOND), (UNCOND, COND)], ids=str)
+@pytest.mark.parametrize("kind", ["stored", "live"])
+def test_transfers_of_different_heads_or_branches_leave_each_other_alone(host, kind, wheres, batched):
+    """Whatever their strengths: each head and branch is what its own transfer alone makes of it."""
+    target = host(samples=2, batched=batched, dtype=torch.float64)
+    store = record(host)
+
+    def transfer(where):
+        return Transfer(store, where) if kind == "stored" else LiveTransfer(where)
+
+    both = target.run(TARGET, *map(transfer, wheres))
+    alone = {where: target.run(TARGET, transfer(where)) for where in wheres}
+    for key, value in both.items():
+        for head in range(2):
+            (owner,) = (w for w in wheres if w.branches in ("all", key[3]) and w.heads.text in ("all", str(head)))
+            torch.testing.assert_close(value[head], alone[owner][key][head], rtol=1e-12, atol=1e-12, msg=str(key))
+
+
+@pytest.mark.parametrize("strength", [0.3, 1])
+def test_the_later_of_two_transfers_has_the_last_word(host, strength):
+    """As in the graph: the second node acts on what the first left, so at full strength it replaces it wholly."""
+    first, second = record(host), Recorder()
+    host().run(3, second)
+    target = host(dtype=torch.float64)
+    both = target.run(TARGET, Transfer(first, Where(LayerMask(f"all:{strength}"))), Transfer(second.store))
+    alone = target.run(TARGET, Transfer(second.store))
+    for key, value in both.items():
+        torch.testing.assert_close(value, alone[key], rtol=1e-12, atol=1e-12)
+
+
+def test_a_transfer_inside_a_live_one_does_not_share_its_map(host):
+    """What is said to be shared holds of the live transfer's own queries and keys, not of those put in after it."""
+    sources = record(host, samples=2)
+    target = host(samples=2, dtype=torch.float64)
+    both, alone = target.run(TARGET, LiveTransfer(), Transfer(sources)), target.run(TARGET, Transfer(sources))
+    for key, value in both.items():
+        torch.testing.assert_close(value, alone[key], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -197,6 +267,7 @@ def test_several_interceptors_compose_in_order(host):
         ({"head_dim": 16}, "2 heads x 16"),
         ({"grid": TokenGrid(2, 3, 4)}, "grid of 2 x 3 x 3 = 18 tokens; this run has 2 x 3 x 4 = 24 tokens"),
         ({"grid": TokenGrid(2, 3, 3, prefix=2)}, "this run has 2 x 3 x 3 [+] 2 = 20 tokens"),
+        ({"kind": "wan i2v 36 -> 16"}, "of kind wan t2v 16 -> 16; this one is wan i2v 36 -> 16"),
         ({"sigmas": (1.0, 0.9, 0.5)}, r"Step 1 is at noise level 0\.9000, which was not recorded"),
         ({"branches": ("cond", "uncond", "middle")}, "branch 'middle' at step 0 was not recorded"),
     ],
@@ -245,6 +316,48 @@ def test_batches_that_do_not_match_are_refused(host):
         host(samples=3).run(TARGET, Transfer(record(host, samples=2)))
     with pytest.raises(TransferError, match="needs a batch of the source and at least one target"):
         host().run(TARGET, LiveTransfer())
+
+
+def test_live_transfer_from_other_noise_is_refused(host):
+    with pytest.raises(TransferError, match="start from other noise than the source"):
+        host(samples=2, one_noise=False).run(TARGET, LiveTransfer())
+    host(samples=2, one_noise=False).run(TARGET, LiveTransfer(Where(LayerMask("none"))))
+
+
+def test_a_model_of_unknown_kind_is_taken_on_trust(host):
+    host(kind="").run(TARGET, Transfer(record(host)))
+    host().run(TARGET, Transfer(record(host, kind="")))
+
+
+@pytest.mark.parametrize("absent", [{(0, "uncond")}, {(0, "cond"), (2, "uncond")}], ids=str)
+def test_prompts_may_be_scheduled_for_some_steps(host, absent):
+    """What does not come is neither asked of the recording nor counted."""
+    options = {"absent": frozenset(absent), "layers": 2}
+    recorder = Recorder()
+    stock = host(**options).run(SOURCE, recorder)
+    assert len(recorder.store) == 2 * (6 - len(absent))
+    transfer = Transfer(recorder.store)
+    again = host(**options).run(SOURCE, transfer)
+    assert all(torch.equal(stock[key], value) for key, value in again.items())
+    assert transfer.report == Report(2 * (6 - len(absent)), 2 * (6 - len(absent)))
+    live = LiveTransfer()
+    host(samples=2, **options).run(SOURCE, live)
+    assert live.report == transfer.report
+    with pytest.raises(TransferError, match=r"branch '\w+' at step \d was not recorded"):
+        host(layers=2).run(TARGET, Transfer(recorder.store))
+
+
+def test_a_recording_with_missing_steps_names_who_may_have_left_them_out(host):
+    store = record(host, Selection(steps=Indices("0-1")))
+    with pytest.raises(TransferError, match=r"Step 2 .*without nodes that leave steps out \(EasyCache\)"):
+        host().run(TARGET, Transfer(store))
+
+
+def test_a_sampler_that_ignores_its_steps_is_named(host):
+    recorder = Recorder()
+    host().run(SOURCE, recorder, evaluations=(1.0, 0.93, 0.71, 0.62))
+    with pytest.raises(TransferError, match=r"Step 1 .*as dpm_fast and dpm_adaptive do: .*another one"):
+        host().run(SOURCE, Transfer(recorder.store))
 
 
 def test_levels_inside_a_step_run_stock_and_are_counted(host):
