@@ -1,0 +1,91 @@
+"""Sparsity on the demo model: measuring its profile, and the videos that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..call import ModelSignature
+from ..hosts.diffusers import attach
+from ..selection import Indices
+from ..sparse.end_to_end import EndToEnd, SampleKeeps, measure
+from ..sparse.quality import SampleOne
+from ..sparse.sensitivity import LocalErrors, Sensitivity
+from ..sparse.settings import Settings
+from ..sparse.sparse_attention import SparseAttention
+from .model import DemoModel
+from .shipped import GUIDANCE, STEPS
+from .sweep import decode
+
+#: At every how many steps local errors are measured.
+EVERY = 5
+
+
+def whole(method: str) -> Settings:
+    """Settings under which nothing but the keep decides: no step is dense, and maps are small here."""
+    return Settings(method, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
+
+
+def signature(model: DemoModel) -> ModelSignature:
+    config = model.pipe.transformer.config
+    return ModelSignature(len(model.pipe.transformer.blocks), config.num_attention_heads, config.attention_head_dim)
+
+
+def local_errors(
+    model: DemoModel,
+    method: str,
+    prompt: str,
+    seed: int = 1,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    on_step: Callable[[], None] | None = None,
+) -> LocalErrors:
+    """From one dense run."""
+    observer = Sensitivity(method, Indices(f"0-{steps - 1}/{EVERY}"))
+    with attach(model.pipe, observer):
+        model.sample([prompt], [seed], steps=steps, guidance=guidance, on_step=on_step)
+    return observer.found
+
+
+def sampler(
+    model: DemoModel,
+    method: str,
+    prompt: str,
+    seed: int = 1,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    on_step: Callable[[int], None] | None = None,
+) -> SampleKeeps:
+    """Videos under tables of keep; `on_step` is told after each step how many videos took it."""
+
+    def sample(keeps: Sequence[np.ndarray]) -> Tensor:
+        def step() -> None:
+            if on_step:
+                on_step(len(keeps))
+
+        editor = SparseAttention(whole(method), [torch.from_numpy(keep) for keep in keeps])
+        count = len(keeps)
+        with attach(model.pipe, editor):
+            latents = model.sample([prompt] * count, [seed] * count, steps=steps, guidance=guidance, on_step=step)
+        return decode(model, latents)
+
+    return sample
+
+
+def end_to_end(model: DemoModel, method: str, level: float, sample: SampleKeeps) -> EndToEnd:
+    return measure(signature(model), level, sample)
+
+
+def sample_one(
+    model: DemoModel, prompt: str, seed: int = 1, steps: int = STEPS, guidance: float = GUIDANCE
+) -> SampleOne:
+    """One video at a time, as `quality.compare` takes it."""
+
+    def sample(editor: SparseAttention | None) -> Tensor:
+        with attach(model.pipe, *([] if editor is None else [editor])):
+            return model.sample([prompt], [seed], steps=steps, guidance=guidance)
+
+    return sample

@@ -1,0 +1,73 @@
+"""Spends a mean density where it does most: little on heads that tolerate it, much on those that do not.
+
+To first order the damages of heads add up. So, with e_h(d) the measured error of a head at density d,
+
+    minimise sum_h e_h(d_h)   with   mean_h d_h = keep
+
+which the lower convex hulls of the e_h solve exactly: the steepest pieces are bought first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_STEP = 0.005  # of density
+
+
+def allocate(errors: np.ndarray, levels: np.ndarray, keep: float, fixed: np.ndarray | None = None) -> np.ndarray:
+    """The density of each head, float64 (heads,).
+
+    Args:
+        errors: float (heads, levels), 0 and up. levels: the densities they were measured at, rising, within 0..1.
+        keep: the mean of all densities.
+        fixed: bool (heads,), those that stay at density 1 whatever it costs.
+
+    Between levels errors fall geometrically, and from the last level to density 1 linearly to 0; below the first level
+    nothing is known, so that is the least a head gets. If `keep` is too little for that and the fixed ones, all others
+    get the same, less than the first level.
+    """
+    heads = len(errors)
+    fixed = np.zeros(heads, bool) if fixed is None else fixed
+    densities = np.where(fixed, 1.0, levels[0])
+    budget = keep * heads - densities.sum()
+    if fixed.all() or keep >= 1:
+        return np.ones(heads)
+    if budget <= 0:
+        densities[~fixed] = max(0.0, (keep * heads - fixed.sum()) / (~fixed).sum())
+        return densities
+    grid = np.linspace(levels[0], 1, 1 + round((1 - levels[0]) / _STEP))
+    pieces = [
+        piece
+        for head in np.flatnonzero(~fixed).tolist()
+        for piece in _hull(head, grid, _curve(errors[head], levels, grid))
+    ]
+    for _, head, low, high in sorted(pieces):
+        bought = min(high - low, budget)
+        densities[head] = low + bought
+        budget -= bought
+        if budget <= 0:
+            break
+    return densities
+
+
+def _curve(errors: np.ndarray, levels: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """A head's error at each density of a grid that ends at 1."""
+    least = max(errors.max(), 1e-300) * 1e-9
+    falling = np.minimum.accumulate(np.maximum(errors, least))
+    found = np.exp(np.interp(grid, levels, np.log(falling)))
+    beyond = grid > levels[-1]
+    found[beyond] = falling[-1] * (1 - grid[beyond]) / max(1 - levels[-1], 1e-12)
+    return found
+
+
+def _hull(head: int, grid: np.ndarray, curve: np.ndarray) -> list[tuple[float, int, float, float]]:
+    """The pieces of the lower convex hull: (slope, head, from density, to density), slopes rising."""
+    pieces: list[tuple[float, int, float, float]] = []
+    at = 0
+    while at < len(grid) - 1:
+        slopes = (curve[at + 1 :] - curve[at]) / (grid[at + 1 :] - grid[at])
+        to = at + 1 + int(np.argmin(slopes))
+        slope = max(float(slopes[to - at - 1]), pieces[-1][0] if pieces else -np.inf)  # rising, whatever rounding says
+        pieces.append((slope, head, float(grid[at]), float(grid[to])))
+        at = to
+    return pieces

@@ -1,0 +1,57 @@
+"""Who computes a block-sparse map: one file a kernel, the first of these that can do a call does it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+from torch import Tensor
+
+from ..blocks import BlockLists
+from ..tiled import Tiled
+from .gathered import Gathered
+from .sol import Sol
+
+
+class Kernel(Protocol):
+    """Attention over listed blocks."""
+
+    name: str
+
+    def refuses(self, q: Tensor) -> str | None:
+        """Why it cannot compute calls like this one, or None."""
+
+    def __call__(self, call: Tiled, lists: BlockLists, sharpness: Tensor) -> Tensor:
+        """softmax(sharpness q k^T / sqrt(d)) over the listed blocks, applied to v.
+
+        sharpness: float32 (heads,) or (rows, heads), where q is. Returns (rows, heads, tokens, width of v), in the
+        host's order of tokens.
+        """
+
+
+@lru_cache(maxsize=1)
+def _triton() -> tuple[Kernel, ...]:
+    try:
+        from .flex import Flex
+        from .triton_blocks import TritonBlocks
+    except ImportError:
+        return ()
+    return TritonBlocks(), Flex()
+
+
+def choose(q: Tensor, pattern: str) -> Kernel | Sol:
+    """The kernel for calls with such queries, (rows, heads, tokens, head_dim).
+
+    comfy_kitchen's chooses its blocks itself: it serves the pattern "top blocks" where Triton is missing.
+    """
+    if q.is_cuda:
+        ours, *others = _triton() or (None,)
+        if ours is not None and ours.refuses(q) is None:
+            return ours
+        sol = Sol()
+        if pattern == "top blocks" and sol.refuses(q) is None:
+            return sol
+        for kernel in others:
+            if kernel is not None and kernel.refuses(q) is None:
+                return kernel
+    return Gathered()

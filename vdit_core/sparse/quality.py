@@ -1,0 +1,114 @@
+"""Speed and quality side by side: one video dense, and sparse at several densities, with and without a profile."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from .. import metrics
+from .end_to_end import MOST_PSNR
+from .profile import SparseProfile
+from .settings import Settings
+from .sparse_attention import SparseAttention
+
+#: A host's sampler: an editor, or None for the stock model -> latents of one video, always from the same noise.
+SampleOne = Callable[[SparseAttention | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A sparse video.
+
+    keep: what was asked for. profiled: whether a profile spent it. density: the share of all maps of the run that was
+    computed. psnr (dB), ssim: against the dense video. seconds: of sampling. did: what the run says of itself.
+    """
+
+    keep: float
+    profiled: bool
+    density: float
+    psnr: float
+    ssim: float
+    seconds: float
+    did: str
+
+    @property
+    def label(self) -> str:
+        return f"keep {self.keep:.0%}, {'profile' if self.profiled else 'uniform'}"
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """The dense video's seconds of sampling, the trials, and all clips by label, the dense one first."""
+
+    method: str
+    seconds: float
+    trials: tuple[Trial, ...]
+    clips: dict[str, Tensor]
+
+    def gains(self) -> dict[float, float]:
+        """By keep, how many dB the profile is above the uniform setting."""
+        by = {(trial.keep, trial.profiled): trial.psnr for trial in self.trials}
+        return {
+            keep: by[keep, True] - psnr for (keep, profiled), psnr in by.items() if not profiled and (keep, True) in by
+        }
+
+    def as_json(self) -> str:
+        found: dict[str, Any] = {"method": self.method, "dense_seconds": round(self.seconds, 2), "trials": []}
+        for trial in self.trials:
+            numbers = {name: round(getattr(trial, name), 4) for name in ("keep", "density", "psnr", "ssim", "seconds")}
+            found["trials"].append(numbers | {"profiled": trial.profiled, "did": trial.did})
+        return json.dumps(found, indent=1) + "\n"
+
+    def as_text(self) -> str:
+        """A table (Markdown)."""
+        lines = ["| keep | spent | computed | PSNR dB | SSIM | seconds |", "|---|---|---|---|---|---|"]
+        lines.append(f"| 100% | (dense) | 100% | | | {self.seconds:.1f} |")
+        for one in self.trials:
+            spent = "by the profile" if one.profiled else "alike"
+            numbers = f"{one.density:.0%} | {one.psnr:.1f} | {one.ssim:.3f} | {one.seconds:.1f}"
+            lines.append(f"| {one.keep:.0%} | {spent} | {numbers} |")
+        return "\n".join(lines)
+
+
+def compare(
+    sample: SampleOne,
+    decode: Callable[[Tensor], Tensor],
+    settings: Settings,
+    keeps: Sequence[float],
+    profile: SparseProfile | None = None,
+    on_video: Callable[[], None] | None = None,
+) -> Quality:
+    """Sample the dense video, then one for each keep without the profile, and one with it if there is one.
+
+    Args:
+        decode: latents of a video -> its clip, float in [0, 1], (1, 3, frames, height, width).
+        settings: of all videos but for keep and profile.
+        on_video: called after each video, to show progress or to raise an interrupt.
+    """
+
+    def timed(editor: SparseAttention | None) -> tuple[Tensor, float]:
+        start = time.perf_counter()
+        latents = sample(editor).float().cpu()  # waits for the device
+        taken = time.perf_counter() - start
+        clip = decode(latents)
+        if on_video:
+            on_video()
+        return clip, taken
+
+    dense, seconds = timed(None)
+    trials, clips = [], {"dense": dense[0]}
+    for keep in keeps:
+        for one in (None, profile) if profile is not None else (None,):
+            editor = SparseAttention(replace(settings, keep=keep, profile=one))
+            clip, taken = timed(editor)
+            psnr, ssim = float(metrics.psnr(dense, clip)), float(metrics.ssim(dense, clip))
+            did = editor.report
+            trial = Trial(keep, one is not None, did.overall, min(psnr, MOST_PSNR), ssim, taken, str(did))
+            trials.append(trial)
+            clips[trial.label] = clip[0]
+    return Quality(settings.method, seconds, tuple(trials), clips)

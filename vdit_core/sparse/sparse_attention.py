@@ -1,0 +1,231 @@
+"""Sparse attention: an editor that computes a part of each map only (section "Sparsity" of arXiv 2504.10317).
+
+It puts itself in the place of the host's attention function, so editors inside of it (a transfer, say) and the wide
+values of a live transfer go through it as through any other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attention import attend
+from ..call import AttentionCall, Interceptor, Proceed, Run, Site
+from .blocks import with_dense_queries
+from .exact import masked_attention
+from .kernels import choose
+from .kernels.sol import Sol
+from .methods import EXACT
+from .patterns import PATTERNS
+from .patterns.always import always, placeless
+from .race import Race
+from .settings import Places, Settings
+from .tiled import tile
+from .tiles import tiles
+
+logger = logging.getLogger(__name__)
+_race = Race()
+
+
+@dataclass
+class Report:
+    """What a run did. calls count layer x step x branch; steps and layers that were to be dense are not among them.
+
+    density: of the sparse calls, mean. seconds: of these calls; dense_seconds: what they would have taken dense.
+    why_dense: why calls that were to be sparse were not, or None.
+    """
+
+    sparse: int = 0
+    expected: int = 0
+    of: int = 0
+    density: float = 1.0
+    seconds: float = 0.0
+    dense_seconds: float = 0.0
+    kernel: str = ""
+    why_dense: str | None = None
+
+    @property
+    def overall(self) -> float:
+        """The share of all maps of the run that was computed."""
+        return 1 - (1 - self.density) * self.sparse / self.of if self.of else 1.0
+
+    def __str__(self) -> str:
+        if not self.expected:
+            return "nothing to leave out: the stock result"
+        text = f"computed {self.overall:.0%} of all maps ({self.sparse} of {self.of} calls at {self.density:.0%})"
+        if self.sparse and self.dense_seconds:
+            ratio = self.dense_seconds / max(self.seconds, 1e-9)
+            saved = self.dense_seconds - self.seconds
+            text += f" by {self.kernel}, "
+            text += (
+                f"{ratio:.1f}x as fast as dense, {saved:.1f} s saved"
+                if ratio >= 1
+                else f"{ratio:.2f}x as fast as dense"
+            )
+        return f"{text}; {self.why_dense}" if self.why_dense else text
+
+
+class SparseAttention(Interceptor):
+    """Leaves parts of the maps out.
+
+    Args:
+        settings: how much, how, and where.
+        keeps: for each sample of the batch its own keep, float (layers, heads), instead of the settings'. So one run
+            samples a video under many settings.
+
+    Raises (in `begin`):
+        SelectionError, ProfileError: as `Settings.resolve`. ValueError: if there are not as many keeps as samples.
+    """
+
+    any_grid = True
+
+    def __init__(self, settings: Settings | None = None, keeps: Sequence[Tensor] | None = None) -> None:
+        self.settings = settings or Settings()
+        self.keeps = None if keeps is None else torch.stack(list(keeps)).float()
+        self._places: Places | None = None
+        self._layers: frozenset[int] = frozenset()
+        self._report = Report()
+        self._seen: list[_Seen] = []
+        self._told: set[str] = set()
+
+    @property
+    def report(self) -> Report:
+        """Of the last run."""
+        return self._report
+
+    def begin(self, run: Run) -> None:
+        places = self.settings.resolve(run)
+        if self.keeps is not None:
+            shape = (run.samples, run.model.layers, run.model.heads)
+            if tuple(self.keeps.shape) != shape:
+                raise ValueError(f"The keeps have shape {tuple(self.keeps.shape)}; this run needs {shape}.")
+            places = replace(places, keep=self.keeps)
+        self._places, self._layers, self._seen = places, places.sparse_layers(), []
+        self._told.clear()
+        calls = len(run.branches)
+        self._report = Report(
+            expected=len(self._layers) * len(places.steps) * calls, of=run.model.layers * run.steps * calls
+        )
+
+    def wants(self, site: Site) -> bool:
+        return self._places is not None and site.layer in self._layers and site.step in self._places.steps
+
+    def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        assert self._places is not None
+        tokens = call.site.run.grid.tokens
+        if call.sparse_elsewhere:
+            return self._dense(
+                call, proceed, f"left to {call.sparse_elsewhere}, which leaves parts of these maps out already"
+            )
+        if tokens < self.settings.minimum_tokens:
+            why = f"dense: {tokens} tokens are fewer than the minimum of {self.settings.minimum_tokens}"
+            return self._dense(call, proceed, why)
+        return proceed(replace(call, backend=_Backend(self, call)))
+
+    def _dense(self, call: AttentionCall, proceed: Proceed, why: str) -> Tensor:
+        if why not in self._told:
+            logger.warning("VDiT Attention: sparse attention is %s.", why)
+            self._told.add(why)
+        self._report.why_dense = why
+        return proceed(call)
+
+    def end(self, completed: bool) -> None:
+        seen, self._seen, self._places = self._seen, [], None
+        report = self._report
+        report.sparse = sum(one.calls for one in seen)
+        if report.sparse:
+            report.density = sum(one.density() * one.calls for one in seen) / report.sparse
+            report.seconds = sum(one.seconds() for one in seen)
+            report.dense_seconds = sum(one.dense for one in seen)
+
+
+@dataclass
+class _Seen:
+    """One call that was sparse; its figures stay on the device until the run is over."""
+
+    calls: int
+    computed: Tensor | float
+    dense: float
+    clock: tuple[Any, Any]
+
+    def density(self) -> float:
+        return float(self.computed)
+
+    def seconds(self) -> float:
+        begin, end = self.clock
+        if isinstance(begin, float):
+            return end - begin
+        end.synchronize()
+        return begin.elapsed_time(end) / 1000
+
+
+class _Backend:
+    """The attention function of one call, sparse."""
+
+    any_width = True
+
+    def __init__(self, owner: SparseAttention, call: AttentionCall) -> None:
+        self.owner, self.call = owner, call
+        places, site = owner._places, call.site
+        assert places is not None
+        keep = places.keep
+        self.keep = keep[site.layer] if keep.dim() == 2 else keep[[row.sample for row in site.rows], site.layer]
+        self.temperature = places.temperature[site.layer]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        settings, report = self.owner.settings, self.owner._report
+
+        def dense() -> Tensor:
+            return attend(q, k, v, self.call.backend)
+
+        if settings.method in EXACT:
+            report.kernel, sparse = "exact masking", self._exact
+        else:
+            kernel = choose(q, settings.method)
+            report.kernel, sparse = kernel.name, partial(self._blocks, kernel)
+        kept = float(self.keep.mean())
+        kind = (settings.method, report.kernel, q.shape, v.shape, q.dtype, q.device, round(kept, 1))
+        taken, whole = _race.run(kind, lambda: sparse(q, k, v)[0], dense, q.device)
+        if taken >= whole and settings.if_slower == "dense":
+            why = (
+                f"dense: {report.kernel} would take {taken / whole:.1f} times the dense attention's time here "
+                f"({q.shape[2]} tokens at {kept:.0%})"
+            )
+            return self.owner._dense(replace(self.call, q=q, k=k, v=v), AttentionCall.dense, why)
+        begin = _now(q.device)
+        out, computed = sparse(q, k, v)
+        branches = len({row.branch for row in self.call.site.rows})
+        self.owner._seen.append(_Seen(branches, computed, whole, (begin, _now(q.device))))
+        return out
+
+    def _exact(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        rule = EXACT[self.owner.settings.method]
+        out, kept = masked_attention(q, k, v, self.keep, rule, self.temperature.to(q.device))
+        return out, kept.mean()
+
+    def _blocks(self, kernel: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        settings = self.owner.settings
+        plan = tiles(self.call.site.run.grid, q.device)
+        kept = always(plan, settings.first_frame, torch.tensor(settings.sinks, dtype=torch.long))
+        sharpness = self.temperature.reciprocal().to(q.device)
+        tiled = tile(q, k, v, plan)
+        if isinstance(kernel, Sol):
+            return kernel(tiled, self.keep, sharpness), self.keep.mean()
+        lists = PATTERNS[settings.method](tiled, self.keep, kept, sharpness)
+        lists = with_dense_queries(lists, placeless(plan), plan.key_blocks)
+        return kernel(tiled, lists, sharpness), lists.density(plan.key_blocks).mean()
+
+
+def _now(device: torch.device) -> Any:
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
