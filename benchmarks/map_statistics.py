@@ -2,9 +2,11 @@
 
     python benchmarks/map_statistics.py [--grid 21 30 52] [--heads 12] [--queries 1024] [--kernels] [--plain]
 
-Prints medians of the wall time over `--repeats`, in one table: the fastest of PyTorch's attention backends, and
-`map_statistics` with all its figures, exact and sampled (the transfer to the CPU included), with the memory
-it took beside its inputs. `--kernels` also prints what each GPU kernel took; `--plain` is without this pack's kernels.
+Prints medians of the wall time over `--repeats`, in one table: the fastest of PyTorch's attention backends;
+`map_statistics` with all its figures, exact and sampled (the transfer to the CPU included); the enlarged part of a map
+that Attention Structure draws, once for all calls; and a recording's call as that node and `vdit structure` take it,
+its queries and keys brought from the CPU. With the GPU memory each took beside what was there. `--kernels` also prints
+what each GPU kernel took; `--plain` is without this pack's kernels.
 """
 
 from __future__ import annotations
@@ -22,9 +24,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from vdit_core.call import TokenGrid
-from vdit_core.inspect import fused
+from vdit_core.call import ModelSignature, TokenGrid
+from vdit_core.inspect import gpu
+from vdit_core.inspect.observe import from_store
 from vdit_core.inspect.statistics import map_statistics
+from vdit_core.inspect.view import choose_window
+from vdit_core.inspect.window import map_window
+from vdit_core.store import AttentionStore, Evaluation, Header, Key
 
 BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
@@ -74,6 +80,34 @@ def kernels(run: Callable[[], object]) -> str:
     return profile.key_averages().table(sort_by="cuda_time_total", row_limit=14, max_name_column_width=60)
 
 
+def recording(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, precision: str) -> AttentionStore:
+    """One call, in the CPU's memory."""
+    heads, dim = q.shape[1], q.shape[-1]
+    store = AttentionStore(
+        Header(ModelSignature(1, heads, dim), grid, (1.0,), tuple(range(heads)), 1, precision, "bfloat16")
+    )
+    store.put(Key(Evaluation(1.0), "cond", 0), q, k)
+    return store
+
+
+def work(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, queries: int) -> dict[str, Callable[[], object]]:
+    """What is measured, by name."""
+    modes = {"exact": None, f"{queries} queries": queries}
+    jobs: dict[str, Callable[[], object]] = {
+        f"statistics, {name}": lambda count=count: map_statistics(q, k, grid, queries=count)
+        for name, count in modes.items()
+    }
+    window = choose_window(grid)
+    jobs[f"a part of the map, {window.rows[1] - window.rows[0]} tokens square"] = lambda: map_window(q, k, window)
+    for precision in ("exact", "int8"):
+        store = recording(q, k, grid, precision)
+        for name, count in modes.items():
+            jobs[f"from a recording ({precision}), {name}"] = lambda store=store, count=count: from_store(
+                store, queries=count, device="cuda"
+            )
+    return jobs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--grid", type=int, nargs=3, default=(21, 30, 52))
@@ -84,7 +118,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true")
     options = parser.parse_args()
     if options.plain:
-        fused.suits = lambda *_: False
+        gpu.kernels_for = lambda *_: None
     grid = TokenGrid(*options.grid)
     generator = torch.Generator("cuda").manual_seed(0)
     shape = 3, 1, options.heads, grid.tokens, 128
@@ -94,18 +128,14 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {grid}, {options.heads} heads, bfloat16\n")
     print("| | ms, median (quartiles) | of the attention call | memory, MB |\n|---|---|---|---|")
     print(f"| attention, {backend} | {fastest:.2f} ({low:.2f} to {high:.2f}) | 1 | |")
-    modes = {"statistics, exact": None, f"statistics, {options.queries} queries": options.queries}
-    for name, queries in modes.items():
-
-        def some(queries: int | None = queries) -> object:
-            return map_statistics(q, k, grid, queries=queries)
-
+    jobs = work(q, k, grid, options.queries)
+    for name, some in jobs.items():
         low, middle, high = milliseconds(some, options.repeats)
         took = f"{middle:.2f} ({low:.2f} to {high:.2f}) | {middle / fastest:.2f}"
         print(f"| {name} | {took} | {extra_memory(some):.0f} |", flush=True)
     if options.kernels:
-        for name, queries in modes.items():
-            print(name, kernels(lambda queries=queries: map_statistics(q, k, grid, queries=queries)), sep="\n")
+        for name, some in jobs.items():
+            print(name, kernels(some), sep="\n")
 
 
 if __name__ == "__main__":

@@ -66,11 +66,6 @@ class CompareAttention(io.ComfyNode):
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branches)
         others = [other for other in (second, baseline) if other is not None]
         advance = progress.bar(len(observe.choose(first, selection)) * len(others))
-
-        def next_call() -> None:
-            advance()
-            progress.stop_if_asked()
-
         found = [
             compare.compare(
                 first,
@@ -78,7 +73,8 @@ class CompareAttention(io.ComfyNode):
                 selection,
                 None if other_step < 0 else other_step,
                 device=comfy.model_management.get_torch_device(),
-                on_call=next_call,
+                on_call=advance,
+                on_chunk=progress.stop_if_asked,
             )
             for other in others
         ]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import comfy.model_management
 from comfy_api.latest import io
 
 from ..vdit_core.record import Selection
 from ..vdit_core.selection import Indices
-from ..vdit_core.store import AttentionStore, Key
+from ..vdit_core.store import AttentionStore
 from . import choices, images, progress, report, sockets
-
-#: Above so many tokens "auto" samples queries: all rows of such a map take a CPU minutes.
-_EXACT_UP_TO = 8192
 
 
 class AttentionStructure(io.ComfyNode):
@@ -38,9 +37,10 @@ class AttentionStructure(io.ComfyNode):
                     "head", default=-1, min=-1, max=200,
                     tooltip="Which head's map is shown. -1: the mean of all heads.",
                 ),
-                io.Combo.Input(
-                    "branch", options=["cond", "uncond"], default="cond",
-                    tooltip="Whose maps: cond (the positive prompt) or uncond (the negative one).",
+                io.String.Input(
+                    "branch", default="cond",
+                    tooltip="Whose maps: cond (the positive prompt), uncond (the negative one), another that was "
+                    "recorded, such as 'cond 2', or all for the figures of all.",
                 ),
                 io.Boolean.Input(
                     "log_scale", default=True,
@@ -51,12 +51,18 @@ class AttentionStructure(io.ComfyNode):
                 io.Combo.Input(
                     "queries", options=["auto", "all", "sampled"], default="auto", advanced=True,
                     tooltip="all: every row of a map. sampled: 1024 random rows, an estimate with standard errors. "
-                    f"auto: all up to {_EXACT_UP_TO} tokens.",
+                    "auto: all up to 8192 tokens, and on an NVIDIA GPU.",
                 ),
                 io.Int.Input(
                     "pooled", default=512, min=16, max=2048, step=16, advanced=True,
                     tooltip="A map of more tokens than this is pooled to so many blocks in each direction.",
                 ),
+                io.Int.Input(
+                    "sample", default=0, min=0, max=4095, advanced=True,
+                    tooltip="Which video's map is shown, if several were recorded in one batch.",
+                ),
+                _tokens("rows", "Which queries' rows are enlarged"),
+                _tokens("columns", "Which keys' columns are enlarged"),
             ],
             outputs=[
                 io.Image.Output(display_name="map", tooltip="The whole map."),
@@ -65,6 +71,7 @@ class AttentionStructure(io.ComfyNode):
                 io.Image.Output(display_name="locality", tooltip="How attention falls with distance, every layer."),
                 io.Image.Output(display_name="steps", tooltip="The whole map at each step, as frames of a video."),
                 io.String.Output(display_name="figures", tooltip="The figures of each layer, as a table."),
+                io.String.Output(display_name="report", tooltip="The figures and their errors, as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
@@ -86,32 +93,49 @@ class AttentionStructure(io.ComfyNode):
         steps: str,
         queries: str,
         pooled: int,
+        sample: int,
+        rows: str,
+        columns: str,
     ) -> io.NodeOutput:
         images.need_matplotlib()
-        from ..vdit_core.inspect import observe, structure
+        from ..vdit_core.inspect import observe, structure, summary
 
-        grid = store.header.grid
+        grid, device = store.header.grid, comfy.model_management.get_torch_device()
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branch)
-        sampled = queries == "sampled" or (queries == "auto" and grid.tokens > _EXACT_UP_TO)
-        observed = observe.from_store(
+        chosen = {
+            "auto": structure.auto_queries(store.header, device),
+            "all": None,
+            "sampled": min(structure.SAMPLED, grid.tokens),
+        }
+        found = structure.look(
             store,
             selection,
-            structure.wanted(grid, pooled),
-            min(1024, grid.tokens) if sampled else None,
-            device=comfy.model_management.get_torch_device(),
+            structure.Choice(branch, layer, step, head, sample, rows, columns),
+            chosen[queries],
+            pooled,
+            device,
             on_call=progress.bar(len(observe.choose(store, selection))),
             on_chunk=progress.stop_if_asked,
         )
-        view = structure.choose_view(observed, branch, layer, step, head)
-        views = [structure.View(Key(view.key.evaluation, branch, i), view.head) for i in observed.layers_at(view.key)]
-        found = structure.summary(observed)
-        text = f"{found['maps']} maps, {'all' if found['queries'] == 'all' else found['queries']} queries each"
+        figures = summary.summary(found.observed)
+        text = f"{figures['maps']} maps, {figures['queries']} queries each"
         report.show(cls.hidden.unique_id, text, good=True, layers=store.header.model.layers)
         return io.NodeOutput(
-            images.as_image(structure.whole(observed, view, log_scale)),
-            images.as_image(structure.band(observed, view, log_scale)),
-            images.as_image(structure.per_frame(observed, views)),
-            images.as_image(structure.decay(observed)),
-            images.as_image(*structure.animation(observed, view, log_scale)),
-            structure.as_text(found),
+            images.as_image(structure.whole(found.shown, log_scale)),
+            images.as_image(structure.band(found, log_scale)),
+            images.as_image(structure.per_frame(found.observed, found.shown.view)),
+            images.as_image(structure.decay(found.observed)),
+            images.as_image(*structure.animation(found.shown, log_scale)),
+            summary.as_text(figures),
+            json.dumps(figures, indent=1),
         )
+
+
+def _tokens(name: str, meaning: str) -> io.String.Input:
+    return io.String.Input(
+        name,
+        default="",
+        advanced=True,
+        tooltip=f"{meaning}: tokens as first-last, such as 0-1023; up to 1024 every weight is shown, more are pooled. "
+        "Empty: a few frames in the middle.",
+    )

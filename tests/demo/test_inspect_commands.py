@@ -45,9 +45,13 @@ def test_structure_of_a_clip(tmp_path, capsys):
 
 
 def test_structure_of_a_recording(tmp_path, recordings):
-    assert main(["structure", recordings[0], "--queries", "128", "--head", "1", "--out", str(tmp_path)]) == 0
+    chosen = ["--queries", "128", "--head", "1", "--rows", "0-9", "--columns", "64-83"]
+    assert main(["structure", recordings[0], *chosen, "--branch", "all", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "structure.json").read_text())
     assert (found["queries"], list(found["layers"])) == (128, ["2", "3", "4"])
+    assert found["layers"]["3"]["errors"]["same_frame"] > 0
+    with Image.open(tmp_path / "band.png") as picture:
+        assert picture.width > picture.height, "twice as many columns as rows"
 
 
 def test_compare_recordings(tmp_path, recordings, capsys):
@@ -66,9 +70,15 @@ def test_compare_recordings(tmp_path, recordings, capsys):
     ("arguments", "message"),
     [
         (["structure", "{0}", "--layer", "5"], "There is no map of layer 5, branch 'cond'; there are layers [2, 3, 4]"),
-        (["structure", "{0}", "--queries", "9"], "9 sampled queries: there must be at least 64"),
+        (
+            ["structure", "{0}", "--queries", "9"],
+            "9 sampled queries: of a map on 5 x 8 x 8 = 320 tokens there must be at least 64",
+        ),
+        (["structure", "{0}", "--rows", "9-320"], "rows 9 to 320 do not lie within the map's 320 tokens, 0 to 319"),
+        (["structure", "{0}", "--branch", "uncond"], "Branch 'uncond' was not recorded; the store holds cond"),
+        (["compare", "--baseline", "{2}"], "is held against two recordings, and none is given"),
         (["structure", "nowhere.safetensors"], "There is no attention store at nowhere.safetensors"),
-        (["compare", "{0}"], "1 recording given: two are compared"),
+        (["compare", "{0}"], "1 recordings given: two are compared (a third as --baseline)"),
         (["compare", "{0}", "{1}", "--window", "1"], "Nothing of layers all, steps 1, branch cond was recorded"),
     ],
 )

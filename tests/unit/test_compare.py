@@ -67,6 +67,22 @@ def test_a_recording_is_itself_and_not_its_shuffled_self(recorded):
     assert found.shuffled["cosine"].max() < 0.9
 
 
+def test_the_heads_that_both_hold_are_compared(recorded):
+    store, one = recorded(1), recorded(1, heads=Indices("1"))
+    for first, second in ((one, one), (store, one), (one, store)):
+        found = compare(first, second)
+        assert found.heads == (1,)
+        assert found.measured["cosine"].min() > 0.999
+
+
+def test_a_chunk_may_interrupt(recorded):
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(recorded(1), recorded(2), on_chunk=stop)
+
+
 def test_another_step_may_be_compared(recorded):
     one, other = recorded(1), recorded(2)
     selection = Selection(steps=Indices("0"))
@@ -82,8 +98,9 @@ def test_what_cannot_be_compared_is_named(recorded, host):
     store = recorded(1)
     with pytest.raises(StoreError, match=r"Layer 1, branch cond, noise level 1.0000 is not in the second"):
         compare(store, recorded(1, layers=Indices("0")))
-    with pytest.raises(StoreError, match=r"Heads \[1\] are not in both"):
-        compare(store, recorded(1, heads=Indices("0")))
+    one, other = (recorded(1, heads=Indices(head)) for head in "01")
+    with pytest.raises(StoreError, match=r"None of heads all is in both recordings: they hold \[0\] and \[1\]"):
+        compare(one, other)
     with pytest.raises(SelectionError, match="Layer 9"):
         compare(store, store, Selection(layers=Indices("9")))
     recorder = Recorder()

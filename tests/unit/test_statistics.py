@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
-from vdit_core.inspect import rows
+from vdit_core.inspect import distance, rows
 from vdit_core.inspect.statistics import map_statistics
-from vdit_core.inspect.wanted import Wanted, Window
+from vdit_core.inspect.wanted import Wanted
+from vdit_core.inspect.window import Window, map_window
 
 GRIDS = [TokenGrid(3, 4, 5), TokenGrid(1, 1, 7), TokenGrid(2, 3, 4, prefix=3, suffix=2), TokenGrid(5, 1, 1)]
 
@@ -44,8 +45,7 @@ def chunks(request, monkeypatch):
 def test_exact_figures_are_those_of_the_plain_map(grid):
     q, k = tensors(grid)
     full, n = plain(q, k), grid.tokens
-    window = Window((1, 4), (0, 3))
-    found = map_statistics(q, k, grid, Wanted(pooled=5, window=window, top=(0.2, 1.0), top_queries=n))
+    found = map_statistics(q, k, grid, Wanted(pooled=5, top=(0.2, 1.0), top_queries=n))
     assert found.exact
     assert found.received.error is None
 
@@ -53,9 +53,7 @@ def test_exact_figures_are_those_of_the_plain_map(grid):
     entropy = -(full * full.log()).sum(-1)
     close(found.entropies, entropy)
     close(found.entropy.value, entropy.mean(-1))
-    close(found.window, full[..., 1:4, 0:3])
-    pooled = map_statistics(q, k, grid, Wanted(window=Window((1, 5), (0, 4), edge=2))).window
-    close(pooled, full[..., 1:5, 0:4].unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean((-1, -3)))
+    close(found.largest.value, full.mean(2).amax(-1) * n)
     close(found.top.value[..., 1], torch.ones(2, 2).double())
     strongest = full.topk(max(1, round(0.2 * n)), dim=-1).values.sum(-1).mean(-1)
     close(found.top.value[..., 0], strongest)
@@ -91,15 +89,81 @@ def test_all_queries_sampled_is_exact_with_no_error():
         assert getattr(sampled, name).error.abs().max() < 1e-6
 
 
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_window_is_a_part_of_the_plain_map(grid):
+    q, k = tensors(grid)
+    full = plain(q, k)
+    close(map_window(q, k, Window((1, 4), (0, 3))), full[..., 1:4, 0:3])
+    pooled = map_window(q, k, Window((1, 5), (0, 4), edge=2))
+    close(pooled, full[..., 1:5, 0:4].unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean((-1, -3)))
+
+
+def test_what_grows_with_the_tokens_can_be_let_go():
+    grid = TokenGrid(3, 4, 5)
+    small = map_statistics(*tensors(grid), grid).small()
+    assert small.pooled is small.received is small.entropies is None
+    assert small.frames.value.shape == (2, 2, 3, 3)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_a_map_without_preference_is_uniform(grid):
+    q, k = tensors(grid)
+    found = map_statistics(q, 0 * k, grid)
+    for name in ("temporal", "spatial"):
+        apart = getattr(distance, name)(grid)
+        expected = distance.uniform(apart, grid)
+        close(getattr(found, name).value, expected.expand(2, 2, -1))
+    assert expected.sum() == pytest.approx(1 - (grid.prefix + grid.suffix) / grid.tokens)
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.integers(64, 5000), st.data())
-def test_samples_are_spread_evenly_and_do_not_repeat(tokens, data):
-    queries = data.draw(st.integers(64, tokens))
-    chosen = rows.sample(tokens, queries, data.draw(st.integers(0, 9)))
+@given(st.data())
+def test_samples_are_spread_evenly_and_do_not_repeat(data):
+    drawn = [data.draw(st.integers(1, most)) for most in (9, 20, 20)]
+    grid = TokenGrid(*drawn, prefix=data.draw(st.integers(0, 30)))
+    queries = data.draw(st.integers(1, grid.tokens))
+    chosen = rows.sample(grid, queries, data.draw(st.integers(0, 9)))
     assert len(chosen) == len(chosen.unique()) == queries
     assert (chosen.diff() > 0).all()
-    in_half = int((chosen < tokens // 2).sum())
-    assert abs(in_half - queries / 2) <= queries / (queries // 32)
+    size = grid.height * grid.width
+    of_frames = torch.bincount((chosen[chosen >= grid.prefix] - grid.prefix) // size, minlength=grid.frames)
+    assert (of_frames - queries * size / grid.tokens).abs().max() < 1
+
+
+def test_every_query_is_as_likely_as_any_other():
+    grid, times = TokenGrid(5, 3, 3, prefix=2), 4000
+    drawn = torch.cat([rows.sample(grid, 20, seed) for seed in range(times)])
+    expected = times * 20 / grid.tokens
+    often = torch.bincount(drawn, minlength=grid.tokens)
+    assert (often - expected).abs().max() < 5 * math.sqrt(expected * (1 - 20 / grid.tokens))
+
+
+@pytest.mark.parametrize("grid", [TokenGrid(21, 4, 5), TokenGrid(33, 4, 5), TokenGrid(2, 6, 9)], ids=str)
+def test_with_the_fewest_queries_every_figure_has_an_honest_error(grid):
+    q, k = tensors(grid)
+    exact = map_statistics(q, k, grid, Wanted(pooled=2, top_queries=grid.tokens))
+    within = total = 0
+    for seed in range(20):
+        found = map_statistics(q, k, grid, Wanted(pooled=2), queries=rows.least_queries(grid), seed=seed)
+        for name in ("frames", "temporal", "spatial", "entropy", "pooled", "received"):
+            figure = getattr(found, name)
+            assert figure.value.isfinite().all()
+            assert (figure.error > 0).all()
+            near = (getattr(exact, name).value - figure.value).abs() <= 3 * figure.error
+            within, total = within + int(near.sum()), total + near.numel()
+    assert within / total >= 0.99
+
+
+def test_a_single_query_has_an_infinite_error():
+    from vdit_core.inspect.estimate import Mean
+
+    mean = Mean(1, 2, torch.tensor([8, 8, 8]), torch.device("cpu"))
+    mean.add(torch.tensor([[[1.0, 3.0], [2.0, 3.0], [5.0, 5.0]]]), torch.tensor([0, 0, 1]))
+    found = mean.estimate(sampled=True)
+    assert found.value[0, 0].tolist() == [1.5, 3.0]
+    assert found.error[0, 0, 0] > 0
+    assert found.error[0, 1:].isinf().all()
 
 
 def test_mistakes_are_named():
@@ -107,9 +171,9 @@ def test_mistakes_are_named():
     q, k = tensors(grid)
     with pytest.raises(ValueError, match=r"not \(rows, heads, 27, head_dim\)"):
         map_statistics(q, k, TokenGrid(3, 3, 3))
-    with pytest.raises(ValueError, match="columns 0 to 25 do not lie within the map's 24 tokens"):
-        map_statistics(q, k, grid, Wanted(window=Window((0, 2), (0, 25))))
-    with pytest.raises(ValueError, match="24 sampled queries: there must be at least 64"):
+    with pytest.raises(ValueError, match="columns 0 to 24 do not lie within the map's 24 tokens, 0 to 23"):
+        map_window(q, k, Window((0, 2), (0, 25)))
+    with pytest.raises(ValueError, match=r"24 sampled queries: of a map on .* there must be at least 64"):
         map_statistics(q, k, grid, queries=24)
 
 

@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from vdit_core.call import TokenGrid
+from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.inspect import distance, rows
+from vdit_core.inspect.observe import from_store
 from vdit_core.inspect.rows import bins
 from vdit_core.inspect.statistics import map_statistics
-from vdit_core.inspect.wanted import Wanted, Window
+from vdit_core.inspect.wanted import Wanted
+from vdit_core.inspect.window import Window, map_window
+from vdit_core.store import AttentionStore, Evaluation, Header, Key
 
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
@@ -36,8 +39,8 @@ def tensors(grid: TokenGrid, dtype=torch.bfloat16, dim: int = 128, rows: int = 1
     return x.to(dtype).transpose(2, 3).unbind(0)
 
 
-def expected(q, k, grid: TokenGrid, wanted: Wanted, chosen, rows: int) -> dict:
-    """The figures, float64, of chosen rows; rows: how many the pooled map has."""
+def expected(q, k, grid: TokenGrid, wanted: Wanted, chosen, count: int) -> dict:
+    """The figures, float64, of chosen rows; count: how many rows the pooled map has."""
     n, places, device = grid.tokens, distance.places(grid), q.device
     full = (q.double() @ k.double().mT / math.sqrt(q.shape[-1])).softmax(-1)[..., chosen, :]
 
@@ -53,14 +56,15 @@ def expected(q, k, grid: TokenGrid, wanted: Wanted, chosen, rows: int) -> dict:
     size = grid.height * grid.width
     frames = cube.sum(-1)
 
-    def apart(mass, table, rows):
-        onto = one_hot(table.to(device)).double()[rows]  # (c, places, distances)
+    def apart(mass, table, at):
+        onto = one_hot(table.to(device)).double()[at]  # (c, places, distances)
         return torch.einsum("rhcp,cpd->rhd", mass, onto) / len(position)
 
-    few = full[..., torch.linspace(0, len(chosen) - 1, min(len(chosen), wanted.top_queries)).long(), :]
+    which = rows.sample(grid, wanted.top_queries, 0) if len(chosen) == n else _spread(chosen, wanted.top_queries)
+    few = full[..., which, :]
     strongest = [few.topk(max(1, round(share * n)), -1).values.sum(-1).mean(-1) for share in wanted.top]
     return {
-        "pooled": means(full @ (into / into.sum(0)), bins(n, rows)[chosen], rows),
+        "pooled": means(full @ (into / into.sum(0)), bins(n, count)[chosen], count),
         "received": full.mean(2) * n,
         "entropy": entropies.mean(-1),
         "entropies": entropies,
@@ -71,6 +75,10 @@ def expected(q, k, grid: TokenGrid, wanted: Wanted, chosen, rows: int) -> dict:
     }
 
 
+def _spread(chosen, count):
+    return torch.linspace(0, len(chosen) - 1, min(len(chosen), count)).long()
+
+
 def close(found, reference, name):
     assert found.dtype == torch.float32
     assert found.device.type == "cpu"
@@ -79,7 +87,6 @@ def close(found, reference, name):
         reference.cpu(),
         rtol=2e-4,
         atol=2e-6,
-        equal_nan=True,  # frames that no sampled query is in
         msg=lambda text: f"{name}: {text}",
     )
 
@@ -99,7 +106,7 @@ def test_figures_are_those_of_the_plain_map(grid, pooled, dtype, dim, queries):
     q, k = tensors(grid, dtype, dim)
     wanted = Wanted(pooled, top=(0.01, 0.2, 1.0), top_queries=50)
     found = map_statistics(q, k, grid, wanted, queries)
-    chosen = torch.arange(grid.tokens) if queries is None else rows.sample(grid.tokens, queries, 0)
+    chosen = torch.arange(grid.tokens) if queries is None else rows.sample(grid, queries, 0)
     reference = expected(q, k, grid, wanted, chosen, found.pooled.value.shape[-2])
     for name in NAMES:
         close(getattr(found, name).value, reference[name], name)
@@ -107,15 +114,14 @@ def test_figures_are_those_of_the_plain_map(grid, pooled, dtype, dim, queries):
 
 
 @pytest.mark.parametrize("queries", [None, 333])
-def test_rows_heads_windows_and_errors_are_those_of_the_plain_path(queries, monkeypatch):
+def test_rows_heads_and_errors_are_those_of_the_plain_path(queries, monkeypatch):
     grid = TokenGrid(6, 11, 12, prefix=9)
     q, k = tensors(grid, rows=3, heads=7)  # 21 maps, more than are taken together
     monkeypatch.setattr(fused, "_BYTES", 2**20)  # several chunks of rows, too
-    wanted = Wanted(40, window=Window((3, 50), (100, 300), edge=32))
+    wanted = Wanted(40)
     found = map_statistics(q, k, grid, wanted, queries)
     monkeypatch.setattr(fused, "suits", lambda *_: False)
     plain = map_statistics(q, k, grid, wanted, queries)
-    close(found.window, plain.window.double(), "window")
     for name in NAMES:
         close(getattr(found, name).value, getattr(plain, name).value.double(), name)
         assert (getattr(found, name).error is None) == (getattr(plain, name).error is None)
@@ -161,7 +167,61 @@ def test_a_chunk_may_interrupt():
 def test_what_the_kernels_cannot_do_is_done_without():
     grid = TokenGrid(4, 10, 13)
     q, k = tensors(grid)
-    assert fused.suits(q, k, grid, Wanted(20))
-    for x, wanted in ((q, Wanted()), (q.float(), Wanted(20)), (q[..., :48], Wanted(20))):
-        assert not fused.suits(x, x, grid, wanted)
-        assert map_statistics(x, x, grid, wanted).exact
+    assert fused.takes(q, k)
+    assert fused.suits(grid, Wanted(20))
+    assert not fused.suits(grid, Wanted())
+    assert map_statistics(q, k, grid, Wanted()).exact
+    for x in (q.float(), q[..., :48]):
+        assert not fused.takes(x, x)
+        assert map_statistics(x, x, grid, Wanted(20)).exact
+
+
+@pytest.mark.parametrize("window", [Window((3, 50), (100, 300)), Window((3, 250), (100, 300), edge=32)], ids=str)
+def test_a_window_is_a_part_of_the_plain_map(window, monkeypatch):
+    grid = TokenGrid(6, 11, 12, prefix=9)
+    q, k = tensors(grid, rows=2, heads=3)
+    monkeypatch.setattr(rows, "weights", None)  # the plain path fails
+    monkeypatch.setattr(fused, "_BYTES", 2**16)  # several chunks of rows
+    found = map_window(q, k, window)
+    full = (q.double() @ k.double().mT / math.sqrt(q.shape[-1])).softmax(-1)
+    part = full[..., slice(*window.rows), slice(*window.columns)]
+    for dim, edge in ((-1, found.shape[-1]), (-2, found.shape[-2])):
+        into = one_hot(bins(part.shape[dim], edge)).double().to(part.device)
+        part = (part.transpose(dim, -1) @ (into / into.sum(0))).transpose(dim, -1)
+    close(found, part, "window")
+
+
+@pytest.fixture(scope="module")
+def stored() -> dict[str, AttentionStore]:
+    """A layer of Wan2.1-1.3B at 832 x 480 x 81 frames, by precision."""
+    grid, stores = TokenGrid(21, 30, 52), {}
+    q, k = tensors(grid, heads=12)
+    for precision in ("exact", "int8"):
+        header = Header(ModelSignature(1, 12, 128), grid, (1.0,), tuple(range(12)), 1, precision, "bfloat16")
+        stores[precision] = AttentionStore(header)
+        stores[precision].put(KEY, q, k)
+    return stores
+
+
+KEY = Key(Evaluation(1.0), "cond", 0)
+
+
+@pytest.mark.usefixtures("only_kernels")
+@pytest.mark.parametrize("queries", [None, 1024])
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_a_recording_goes_by_the_kernels(stored, queries, precision):
+    assert from_store(stored[precision], queries=queries, device="cuda").calls[KEY].queries == queries
+
+
+@pytest.mark.parametrize("what", ["exact", "sampled", "window"])
+def test_memory_at_32760_tokens_is_at_most_256_mb(stored, what):
+    q, k = stored["exact"].get(KEY, torch.device("cuda"), torch.bfloat16)
+    grid = stored["exact"].header.grid
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    if what == "window":
+        map_window(q, k, Window((13260, 19500), (13260, 19500)))
+    else:
+        map_statistics(q, k, grid, queries=None if what == "exact" else 1024)
+    assert torch.cuda.max_memory_allocated() - before <= 256e6

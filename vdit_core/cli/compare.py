@@ -59,9 +59,17 @@ def _stores(
 
     if options.stores:
         if len(options.stores) != 2:
-            raise ValueError(f"{len(options.stores)} recording given: two are compared, or none (the demo model).")
+            raise ValueError(
+                f"{len(options.stores)} recordings given: two are compared (a third as --baseline), or none (the demo "
+                "model)."
+            )
         first, second = map(AttentionStore.load, options.stores)
         return first, second, None if options.baseline is None else AttentionStore.load(options.baseline)
+    if options.baseline is not None:
+        raise ValueError(
+            f"--baseline {options.baseline} is held against two recordings, and none is given. Name them, or leave "
+            "the baseline out: the demo model makes its own."
+        )
     from ..demo.model import DemoModel
     from ..demo.pairs import OTHER
     from ..hosts.diffusers import attach

@@ -1,7 +1,7 @@
 """The paper's section "Structure" (arXiv 2504.10317) on the demo model: its four experiments, measured.
 
-`record` keeps the source's and the targets' maps; `maps`, `likeness`, `pairs.run` and `sweeps` look at them, at what a
-transfer does, and at what each layer does; `verdicts` says how that goes with what the paper reports.
+`record` keeps the source's and the targets' maps; `structure.look`, `patterns` and `compare` look at them, `pairs.run`
+at what a transfer does, `sweeps` at what each layer does; `verdicts` says how that goes with what the paper reports.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from torch import Tensor
 
 from ..call import TokenGrid
 from ..hosts.diffusers import attach
-from ..inspect import structure
 from ..inspect.compare import Likeness, compare
-from ..inspect.observe import Observed, from_store
+from ..inspect.observe import from_store
+from ..inspect.statistics import MapStatistics
+from ..inspect.structure import Structure, look
+from ..inspect.summary import summary
+from ..inspect.wanted import Wanted
 from ..record import Recorder, Selection
 from ..selection import Indices
-from ..store import AttentionStore
+from ..store import AttentionStore, Key
 from ..sweep.run import run as run_sweep
 from ..sweep.scores import Result, measure
 from . import pairs, verdicts
@@ -60,13 +63,13 @@ class Swept:
 class Findings:
     """All that was measured.
 
-    observed: statistics of the maps of SHOWN. patterns: of each layer, mean weights by `verdicts.PLACES`. likeness: of
-    the source's maps with those of each target and of OTHER_SEED. settings: steps, guidance, device, map_seeds.
+    structure: of the maps of SHOWN. patterns: of each layer, mean weights by `verdicts.PLACES`. likeness: of the
+    source's maps with those of each target and of OTHER_SEED. settings: steps, guidance, device, map_seeds.
     """
 
     seeds: tuple[int, ...]
     settings: dict[str, str | int | float]
-    observed: dict[str, Observed]
+    structure: dict[str, Structure]
     patterns: dict[int, dict[str, float]]
     likeness: dict[str, Likeness]
     transfers: list[PairResult]
@@ -74,7 +77,7 @@ class Findings:
 
     def verdicts(self) -> dict[str, Verdict]:
         """By the claim's name."""
-        summary = structure.summary(self.observed[SOURCE])
+        figures = summary(self.structure[SOURCE].observed)
         means = {name: found.means() for name, found in self.likeness.items()}
         cosines = {name: found["measured"]["cosine"] for name, found in means.items()}
         shuffled = fmean(found["shuffled"]["cosine"] for found in means.values())
@@ -82,7 +85,7 @@ class Findings:
         easy = {name: scores[name] for name in ("red", "winter")}
         px = pairs.DISTANCES
         return {
-            "local": verdicts.local(summary["layers"], summary["uniform"]),
+            "local": verdicts.local(figures["layers"], figures["uniform"]),
             "pattern": verdicts.pattern(self.patterns),
             "alike": verdicts.alike({name: cosines[name] for name in PAIRS}, cosines[OTHER_SEED], shuffled),
             **{name: verdicts.kept(easy[name], px, CHANGES[name]) for name in easy},
@@ -108,8 +111,8 @@ def run(
     """Do all four experiments; on_step is called `work` times."""
     stores = record(model, seeds[:MAP_SEEDS], steps, guidance, on_step)
     device = model.device
-    wanted = structure.wanted(model.grid)
-    observed = {name: from_store(stores[name], wanted=wanted, device=device) for name in SHOWN}
+    structure = {name: look(stores[name], device=device) for name in SHOWN}
+    where = patterns(stores[SOURCE], device)
     found = {name: compare(stores[SOURCE], store, device=device) for name, store in stores.items() if name != SOURCE}
     del stores
     transfers = pairs.run(model, probe, list(PAIRS.values()), seeds, steps=steps, guidance=guidance, on_step=on_step)
@@ -120,7 +123,7 @@ def run(
         "device": device.type,
         "map_seeds": len(seeds[:MAP_SEEDS]),
     }
-    return Findings(tuple(seeds), settings, observed, patterns(observed[SOURCE]), found, transfers, swept)
+    return Findings(tuple(seeds), settings, structure, where, found, transfers, swept)
 
 
 def record(
@@ -145,15 +148,21 @@ def record(
     return stores
 
 
-def patterns(observed: Observed) -> dict[int, dict[str, float]]:
+def patterns(store: AttentionStore, device: torch.device) -> dict[int, dict[str, float]]:
     """Of each layer, where its maps' weight lies: by `verdicts.PLACES`, relative to a map without preference."""
-    masks = places(observed.grid)
-    found = {}
-    for layer in sorted({key.layer for key in observed.calls}):
-        maps = [call.pooled.value.double().mean((0, 1)) for key, call in observed.calls.items() if key.layer == layer]
-        mean = torch.stack(maps).mean(0) * observed.grid.tokens
-        found[layer] = {name: round(float(mean[mask].mean()), 4) for name, mask in masks.items()}
-    return found
+    grid = store.header.grid
+    masks, maps = places(grid), dict[int, list[Tensor]]()
+
+    def keep(key: Key, found: MapStatistics) -> None:
+        assert found.pooled is not None
+        maps.setdefault(key.layer, []).append(found.pooled.value.double().mean((0, 1)) * grid.tokens)
+
+    from_store(store, wanted=Wanted(pooled=grid.tokens), device=device, show=keep)
+    means = {layer: torch.stack(some).mean(0) for layer, some in sorted(maps.items())}
+    return {
+        layer: {name: round(float(mean[mask].mean()), 4) for name, mask in masks.items()}
+        for layer, mean in means.items()
+    }
 
 
 def places(grid: TokenGrid) -> dict[str, Tensor]:

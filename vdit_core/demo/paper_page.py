@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from PIL import Image
 
 from ..inspect import pictures, structure
 from ..inspect.compare import MEASURES, Likeness
+from ..inspect.summary import summary
+from ..inspect.view import title
 from ..sweep import pictures as sweep_pictures
 from ..sweep.scores import LIKENESS
 from ..video import side_by_side, write_mp4
@@ -40,7 +41,7 @@ def write(findings: Findings, seconds: float, folder: Path) -> dict[str, Any]:
         frames = side_by_side(labelled(result))
         frames[0].save(folder / f"{result.pair.name}.png", optimize=True)
         write_mp4(frames, folder / f"{result.pair.name}.mp4")
-    write_mp4(structure.animation(findings.observed[SOURCE], _view(findings)), folder / "steps.mp4", fps=2)
+    write_mp4(structure.animation(findings.structure[SOURCE].shown), folder / "steps.mp4", fps=2)
     found = as_json(findings, seconds)
     (folder / "paper.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("paper.html")
@@ -50,14 +51,14 @@ def write(findings: Findings, seconds: float, folder: Path) -> dict[str, Any]:
 
 def as_json(findings: Findings, seconds: float) -> dict[str, Any]:
     """All figures and verdicts."""
-    swept, judged = findings.swept, findings.verdicts()
+    swept, judged, shown = findings.swept, findings.verdicts(), findings.structure[SOURCE].shown
     return {
         "seeds": list(findings.seeds),
         "settings": findings.settings | {"seconds": round(seconds, 1)},
         "tally": tally(judged.values()),
         "verdicts": {name: verdict.as_json() for name, verdict in judged.items()},
-        "map": structure.title(findings.observed[SOURCE], _view(findings)),
-        "structure": structure.summary(findings.observed[SOURCE]),
+        "map": title(shown.run, shown.view),
+        "structure": summary(findings.structure[SOURCE].observed),
         "patterns": findings.patterns,
         "likeness": {name: likeness.as_json() for name, likeness in findings.likeness.items()},
         "transfer": transfer_report.as_json(findings.transfers, seconds, str(findings.settings["device"])),
@@ -146,7 +147,7 @@ def likeness_picture(likeness: dict[str, Likeness]) -> Image.Image:
 def figure(findings: Findings) -> Image.Image:
     """The README's picture: a map beside the sweep's bars."""
     right = sweep_pictures.bars(findings.swept.result)
-    left = structure.whole(findings.observed[SOURCE], _view(findings))
+    left = structure.whole(findings.structure[SOURCE].shown)
     left = left.resize((round(left.width * right.height / left.height), right.height), Image.Resampling.LANCZOS)
     both = Image.new("RGB", (left.width + 12 + right.width, right.height), "white")
     both.paste(left, (0, 0))
@@ -154,28 +155,22 @@ def figure(findings: Findings) -> Image.Image:
     return both
 
 
-def _view(findings: Findings) -> structure.View:
-    """The map that is shown: the middle layer's at the middle step."""
-    return structure.choose_view(findings.observed[SOURCE])
-
-
 def _maps(findings: Findings) -> dict[str, Image.Image]:
-    observed, view = findings.observed[SOURCE], _view(findings)
-    views = [structure.View(replace(view.key, layer=i)) for i in observed.layers_at(view.key)]
+    found = findings.structure[SOURCE]
     return {
-        "map": structure.whole(observed, view),
-        "band": structure.band(observed, view),
-        "frames": structure.per_frame(observed, views),
-        "locality": structure.decay(observed),
+        "map": structure.whole(found.shown),
+        "band": structure.band(found),
+        "frames": structure.per_frame(found.observed, found.shown.view),
+        "locality": structure.decay(found.observed),
     } | _prompts(findings)
 
 
 def _prompts(findings: Findings) -> dict[str, Image.Image]:
     """The same layer's map for each prompt of SHOWN, in one colour scale."""
-    view = _view(findings)
-    maps = {name: findings.observed[name].calls[view.key].pooled.value[0].mean(0) for name in SHOWN}
+    shown = {name: findings.structure[name].shown for name in SHOWN}
+    maps = {name: one.maps[one.view.key.evaluation] for name, one in shown.items()}
     high = float(torch.stack(list(maps.values())).quantile(0.999))
-    grid = findings.observed[SOURCE].grid
+    grid = shown[SOURCE].run.grid
     prompts = {SOURCE: findings.transfers[0].pair.source} | {r.pair.name: r.pair.target for r in findings.transfers}
     return {
         f"map-{name}": pictures.map_picture(weights, grid, str(prompts[name]), limits=(high * 1e-4, high))

@@ -20,8 +20,8 @@ from torch import Tensor
 from ..record import Selection
 from ..store import AttentionStore, Key, StoreError
 from . import pictures
-from .observe import choose
-from .rows import weights
+from .observe import choose, queries_and_keys
+from .rows import heads_together, weights
 
 #: Name of a measure: what it is. The first two are 1 for equal maps, the last one 0.
 MEASURES = {
@@ -59,8 +59,12 @@ class Likeness:
         return {"layers": self.layers, "heads": self.heads, "pairs": self.pairs, "means": self.means(), **tables}
 
 
-def compare_maps(q: Tensor, k: Tensor, other_q: Tensor, other_k: Tensor) -> dict[str, Tensor]:
+def compare_maps(
+    q: Tensor, k: Tensor, other_q: Tensor, other_k: Tensor, on_chunk: Callable[[], None] | None = None
+) -> dict[str, Tensor]:
     """The measures of two maps, streamed; tensors are (heads, tokens, head_dim). Returns float64 (heads,) each.
+
+    on_chunk: called after each chunk of rows, to raise an interrupt.
 
     Every row of a map sums to 1, so its mean weight is 1 / tokens; with sums over all weights a, b of two maps
 
@@ -68,13 +72,17 @@ def compare_maps(q: Tensor, k: Tensor, other_q: Tensor, other_k: Tensor) -> dict
         correlation = (sum ab - 1) / sqrt((sum a^2 - 1) (sum b^2 - 1)), 0 if a map is uniform
         divergence = mean over rows of H((a + b) / 2) - (H(a) + H(b)) / 2
     """
-    products, squares, other_squares, divergence = torch.zeros(4, len(q), dtype=torch.float64, device=q.device)
-    for (_, a), (_, b) in zip(weights(q, k), weights(other_q, other_k), strict=True):
-        products += (a * b).sum((1, 2), dtype=torch.float64)
-        squares += a.square().sum((1, 2), dtype=torch.float64)
-        other_squares += b.square().sum((1, 2), dtype=torch.float64)
-        entropies = [torch.special.entr(x).sum((1, 2), dtype=torch.float64) for x in ((a + b) / 2, a, b)]
-        divergence += entropies[0] - (entropies[1] + entropies[2]) / 2
+    products, squares, other_squares, divergence = sums = torch.zeros(4, len(q), dtype=torch.float64, device=q.device)
+    together = heads_together(k.shape[1])
+    for head in range(0, len(q), together):
+        some = slice(head, head + together)
+        chunks = zip(weights(q[some], k[some]), weights(other_q[some], other_k[some]), strict=True)
+        for (_, a), (_, b) in chunks:
+            entropy, *each = (torch.special.entr(x).sum((1, 2), dtype=torch.float64) for x in ((a + b) / 2, a, b))
+            found = [x.sum((1, 2), dtype=torch.float64) for x in (a * b, a.square(), b.square())]
+            sums[:, some] += torch.stack([*found, entropy - sum(each) / 2])
+            if on_chunk:
+                on_chunk()
     beyond = squares - 1, other_squares - 1  # of a uniform map 0, but for float32
     uniform = torch.minimum(*beyond) < 1e-5
     correlation = (products - 1) / (beyond[0] * beyond[1]).clamp(min=1e-10).sqrt()
@@ -93,31 +101,32 @@ def compare(
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_call: Callable[[], None] | None = None,
+    on_chunk: Callable[[], None] | None = None,
 ) -> Likeness:
     """Compare the maps of two recordings, call by call.
 
     Args:
-        selection: which calls of the first; the second must hold the same layers and branches.
+        selection: which calls of the first, and heads that both hold; the second must hold the same layers and
+            branches.
         other_step: compare with this step of the second; None: with the step at the same noise level.
-        seed: of the shuffled order. on_call: called after each call, to show progress or to raise an interrupt.
+        seed: of the shuffled order. on_call: called after each call, to show progress. on_chunk: after each part of
+            one, to raise an interrupt.
 
     Raises:
-        StoreError: naming both sides, if grids, models, samples or heads differ, or a call is not in the second.
+        StoreError: naming both sides, if grids, models or samples differ, they share no chosen head, or a call is not
+            in the second.
         SelectionError: if the selection does not fit the recorded model.
     """
     selection = selection or Selection()
     heads = _check(first, second, selection)
-    rows = {store: [store.header.heads.index(head) for head in heads] for store in (first, second)}
     order = torch.randperm(first.header.grid.tokens, generator=torch.Generator().manual_seed(seed)).to(device)
     found: dict[int, list[tuple[dict[str, Tensor], dict[str, Tensor]]]] = {}
     for key in choose(first, selection):
-        q, k = (x[:, rows[first]] for x in first.get(key, torch.device(device), torch.float32))
-        other = _counterpart(second, key, other_step)
-        other_q, other_k = (x[:, rows[second]] for x in second.get(other, torch.device(device), torch.float32))
-        for sample in range(len(q)):
-            maps = (q[sample], k[sample], other_q[sample], other_k[sample])
-            plain = compare_maps(*maps)
-            mixed = compare_maps(*maps[:2], *(x[:, order] for x in maps[2:]))
+        mine = queries_and_keys(first, key, heads, device)
+        theirs = queries_and_keys(second, _counterpart(second, key, other_step), heads, device)
+        for q, k, other_q, other_k in zip(*mine, *theirs, strict=True):  # of each sample
+            plain = compare_maps(q, k, other_q, other_k, on_chunk)
+            mixed = compare_maps(q, k, other_q[:, order], other_k[:, order], on_chunk)
             found.setdefault(key.layer, []).append((plain, mixed))
         if on_call:
             on_call()
@@ -133,15 +142,18 @@ def compare(
 
 
 def _check(first: AttentionStore, second: AttentionStore, selection: Selection) -> tuple[int, ...]:
-    """The heads that both hold."""
+    """The chosen heads that both hold."""
     a, b = first.header, second.header
     for name, left, right in (("model", a.model, b.model), ("grid", a.grid, b.grid), ("samples", a.samples, b.samples)):
         if left != right:
             raise StoreError(f"The recordings differ in {name}: {left} and {right}. Record both alike to compare them.")
     chosen = selection.heads.resolve(a.model.heads, "head")
-    if missing := sorted(set(chosen) - (set(a.heads) & set(b.heads))):
-        raise StoreError(f"Heads {missing} are not in both recordings: they hold {list(a.heads)} and {list(b.heads)}.")
-    return chosen
+    shared = tuple(head for head in chosen if head in a.heads and head in b.heads)
+    if not shared:
+        raise StoreError(
+            f"None of heads {selection.heads} is in both recordings: they hold {list(a.heads)} and {list(b.heads)}."
+        )
+    return shared
 
 
 def _counterpart(store: AttentionStore, key: Key, step: int | None) -> Key:

@@ -33,6 +33,8 @@ def temporal(grid: TokenGrid) -> Tensor:
     return (frames[:, None] - frames).abs()
 
 
-def uniform(apart: Tensor) -> Tensor:
-    """What a map without any preference has at each distance: the share of pairs that are so far apart, float64."""
-    return torch.bincount(apart.flatten()).double() / apart.numel()
+def uniform(apart: Tensor, grid: TokenGrid) -> Tensor:
+    """What a map without any preference has at each distance, float64: the share of pairs of places that are so far
+    apart, times the share of all keys that have a place."""
+    placed = grid.frames * grid.height * grid.width / grid.tokens
+    return torch.bincount(apart.flatten()).double() / apart.numel() * placed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,10 @@ class Estimate:
     def map(self, change: Callable[[Tensor], Tensor]) -> Estimate:
         """The same change of figure and error, both of which it must scale alike."""
         return Estimate(change(self.value), None if self.error is None else change(self.error))
+
+    def at(self, place: Tensor) -> Estimate:
+        """The figure at one place of the last dimension, and its error; place: int64, of all but that dimension."""
+        return self.map(lambda x: x.gather(-1, place[..., None])[..., 0])
 
 
 class Mean:
@@ -56,17 +61,21 @@ class Mean:
         if squares is not None:
             self.squares += squares
 
-    def estimate(self, sampled: bool, alike: bool = False) -> Estimate:
+    def estimate(self, sampled: bool) -> Estimate:
         """(heads, groups, width); the error counts how much of the population was seen (without replacement).
 
-        alike: the figures of a group are of one kind, such as keys. Most of a key's mass comes from a few queries;
-        where none of them was drawn, its own spread says nothing: the error is no smaller than the group's gives.
+        Most of a key's mass comes from a few queries, and a frame may have but a few of the sampled ones: where the
+        telling ones were not drawn, a figure's own spread says nothing. So a spread counts as no smaller than the mean
+        of its group's figures, nor than that figure's mean in all groups. With fewer than two queries it is infinite.
         """
         n = self.count[:, None]
         mean = self.sum / n
         if not sampled:
             return Estimate(mean)
-        variance = (self.squares / n - mean.square()).clamp(min=0) * n / (n - 1).clamp(min=1)
-        if alike:
-            variance = variance.maximum(variance.mean(-1, keepdim=True))
-        return Estimate(mean, (variance / n * (1 - n / self.population[:, None]).clamp(min=0)).sqrt())
+        freedom = (n - 1).clamp(min=0)
+        variance = (self.squares - self.sum * mean).clamp(min=0) / freedom
+        variance = variance.maximum(variance.mean(-1, keepdim=True))
+        in_all = (variance * freedom).nansum(1, keepdim=True) / freedom.sum(0)
+        variance = variance.maximum(in_all)
+        error = (variance / n * (1 - n / self.population[:, None]).clamp(min=0)).sqrt()
+        return Estimate(mean, error.masked_fill(n < 2, math.inf))

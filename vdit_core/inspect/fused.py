@@ -3,13 +3,13 @@
 Exact, two passes over the map: one finds each query's norm and entropy and the masses between runs of tokens, from
 which the pooled map and the frames follow; one sums the weights over queries, and over frames for the distances.
 Sampled, three passes over the few rows: masses to runs, to places in a frame, and of each key.
-Windows are left to the plain path.
+A part of a map, two passes over its queries: their norms, and their weights on its keys.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import torch
@@ -30,16 +30,19 @@ _MOST_SORTED = 131072  # likewise, of tokens (beyond 65536, in what it spills)
 logger = logging.getLogger(__name__)
 
 
-def suits(q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted) -> bool:
-    """Whether the kernels can do this; the plain path does the rest."""
+def takes(q: Tensor, k: Tensor) -> bool:
+    """Whether the kernels take these tensors; the plain path does the rest."""
     return (
         q.dtype == k.dtype
         and q.dtype in (torch.float16, torch.bfloat16)
         and q.shape[-1] in (64, 128)
-        and grid.tokens >= _LEAST_BLOCK * wanted.pooled
-        and grid.height * grid.width <= _MOST_PLACES
         and _work(q.device)
     )
+
+
+def suits(grid: TokenGrid, wanted: Wanted) -> bool:
+    """Whether `FusedSums` can sum these figures of maps on this grid."""
+    return grid.tokens >= _LEAST_BLOCK * wanted.pooled and grid.height * grid.width <= _MOST_PLACES
 
 
 @lru_cache
@@ -58,10 +61,10 @@ def _work(device: torch.device) -> bool:
 
 
 class FusedSums(Sums):
-    """As its base, by kernels. q, k: as `suits` wants them."""
+    """As its base, by kernels. q, k: as `takes` wants them."""
 
     def __init__(self, q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted, queries: Tensor | None) -> None:
-        q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
+        q, k = _in_rows(q, k)
         super().__init__(q, k, grid, wanted, queries)
         self.key_runs = runs.of_keys(grid, len(self.widths))
         self.key_edges, self.key_blocks, self.key_frames = (
@@ -164,6 +167,31 @@ class FusedSums(Sums):
         parts = (slice(head, head + group) for head in range(0, len(q), group))
         found = [kernels.strongest(kernels.over_frames(q[some], self.k[some], norm[some], 1), counts) for some in parts]
         self.top.add(torch.cat(found))
+
+
+def weights(q: Tensor, k: Tensor, queries: Tensor, columns: slice) -> Iterator[tuple[Tensor, Tensor]]:
+    """As `rows.weights`, on some keys only: queries and their weights on those, float32 (heads, c, keys).
+
+    q, k: as `takes` wants them. queries: (n,), on the CPU.
+    """
+    q, k = _in_rows(q, k)
+    line = TokenGrid(1, 1, k.shape[1])  # runs that no frame parts
+    keys = runs.of_keys(line, 1)
+    keys_at = send(keys.edges, q.device)
+    for part in queries.split(max(1, _BYTES // (4 * len(q) * len(range(k.shape[1])[columns])))):
+        part = send(part, q.device)
+        mine, tiles = runs.of_queries(TokenGrid(1, 1, len(part)), 1, kernels.MERGED.value)
+        some = q[:, part]
+        norm, _, _ = kernels.row_masses(
+            some, k, keys_at, keys.width, send(mine.edges, q.device), send(tiles, q.device), each=False
+        )
+        yield part, kernels.over_frames(some, k[:, columns], norm, 1)
+
+
+def _in_rows(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Contiguous in the last dimension, as the kernels read them."""
+    q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
+    return q, k
 
 
 def _merge(masses: Tensor, rows: Tensor, columns: Tensor, count: int) -> Tensor:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..call import AttentionCall, Interceptor, Proceed, Run, Site, TokenGrid
+from ..call import AttentionCall, Interceptor, Proceed, Run, Site
 from ..record import Selection
 from ..selection import choose_branches
-from ..store import AttentionStore, Evaluation, Key, StoreError
-from .statistics import MapStatistics, map_statistics
+from ..store import AttentionStore, Evaluation, Header, Key, StoreError
+from .statistics import MapStatistics, check_queries, map_statistics
 from .wanted import Wanted
+from .window import Window, map_window
+
+#: Is handed the whole statistics of each call; kept is then only their small part, a few kB a map.
+Show = Callable[[Key, MapStatistics], None]
 
 
 @dataclass(frozen=True)
 class Observed:
     """The statistics of a run's calls. Their rows are the run's samples; heads: which heads they hold."""
 
-    grid: TokenGrid
-    layers: int
-    sigmas: tuple[float, ...]
+    run: Run
     heads: tuple[int, ...]
     calls: dict[Key, MapStatistics] = field(default_factory=dict)
 
@@ -31,23 +33,33 @@ class Observed:
         """In the order of the run."""
         return tuple(dict.fromkeys(key.evaluation for key in self.calls))
 
+    @property
+    def layers(self) -> list[int]:
+        return sorted({key.layer for key in self.calls})
+
+    def of_layer(self, layer: int) -> list[MapStatistics]:
+        return [found for key, found in self.calls.items() if key.layer == layer]
+
     def layers_at(self, key: Key) -> list[int]:
         """The layers observed at the evaluation and in the branch of a call."""
         return sorted(k.layer for k in self.calls if (k.evaluation, k.branch) == (key.evaluation, key.branch))
 
-    def step(self, evaluation: Evaluation) -> int:
-        """Which step of the run an evaluation belongs to."""
-        return max(0, sum(level >= evaluation.sigma * (1 - 1e-5) for level in self.sigmas) - 1)
+    def put(self, key: Key, found: MapStatistics, show: Show | None) -> None:
+        if show is not None:
+            show(key, found)
+            found = found.small()
+        self.calls[key] = found
 
 
 class Observer(Interceptor):
     """Computes statistics of chosen calls while the model samples; keeps no queries or keys, changes nothing.
 
     Args:
-        selection: which calls. wanted, queries, seed: see `map_statistics`.
+        selection: which calls. wanted, queries, seed: see `map_statistics`. show: None keeps everything.
 
     Raises (in `begin`):
         SelectionError: if the selection does not fit the run.
+        ValueError: if so many queries cannot be sampled.
     """
 
     def __init__(
@@ -56,9 +68,10 @@ class Observer(Interceptor):
         wanted: Wanted | None = None,
         queries: int | None = None,
         seed: int = 0,
+        show: Show | None = None,
     ) -> None:
         self.selection = selection or Selection()
-        self.wanted, self.queries, self.seed = wanted, queries, seed
+        self.wanted, self.queries, self.seed, self.show = wanted, queries, seed, show
         self._filling: Observed | None = None
         self._observed: Observed | None = None
 
@@ -79,7 +92,9 @@ class Observer(Interceptor):
         self._steps = set(self.selection.steps.resolve(run.steps, "step"))
         self._branches = choose_branches(self.selection.branches, run.branches)
         heads = self.selection.heads.resolve(run.model.heads, "head")
-        self._filling = Observed(run.grid, run.model.layers, run.sigmas, heads)
+        if self.queries is not None:
+            check_queries(run.grid, self.queries)
+        self._filling = Observed(run, heads)
 
     def wants(self, site: Site) -> bool:
         return (
@@ -92,21 +107,30 @@ class Observer(Interceptor):
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._filling is not None
-        site = call.site
+        site, grid = call.site, self._filling.run.grid
         for branch in self._branches:
             rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
             if rows:
-                q, k = (x[rows][:, list(self._filling.heads)] for x in (call.q, call.k))
+                q, k = (_pick(_pick(x, 0, rows), 1, self._filling.heads) for x in (call.q, call.k))
                 key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
-                self._filling.calls[key] = map_statistics(
-                    q, k, self._filling.grid, self.wanted, self.queries, self.seed
-                )
+                found = map_statistics(q, k, grid, self.wanted, self.queries, self.seed)
+                self._filling.put(key, found, self.show)
         return proceed(call)
 
     def end(self, completed: bool) -> None:
         filled, self._filling = self._filling, None
         if completed:
             self._observed = filled
+
+
+def recorded_run(header: Header, branches: tuple[str, ...]) -> Run:
+    """The run that a store was recorded of, as far as its header tells."""
+    return Run(header.model, header.grid, header.sigmas, branches, header.samples, stored_dtype(header))
+
+
+def stored_dtype(header: Header) -> torch.dtype:
+    """What queries and keys were computed in."""
+    return getattr(torch, header.dtype)
 
 
 def choose(store: AttentionStore, selection: Selection) -> list[Key]:
@@ -116,15 +140,16 @@ def choose(store: AttentionStore, selection: Selection) -> list[Key]:
         SelectionError: if it does not fit the recorded model.
         StoreError: naming what was recorded, if nothing of it was.
     """
-    header = store.header
-    layers = selection.layers.resolve(header.model.layers, "layer")
-    steps = selection.steps.resolve(len(header.sigmas), "step")
-    branches = choose_branches(selection.branches, store.branches)
+    run = recorded_run(store.header, store.branches)
+    layers = selection.layers.resolve(run.model.layers, "layer")
+    steps = selection.steps.resolve(run.steps, "step")
+    if selection.branches not in ("all", *run.branches):
+        raise StoreError(f"Branch {selection.branches!r} was not recorded; the store holds {', '.join(run.branches)}.")
     found = [
         key
         for evaluation in store.evaluations
-        if Observed(header.grid, 0, header.sigmas, ()).step(evaluation) in steps
-        for branch in branches
+        if run.step_of(evaluation.sigma) in steps
+        for branch in choose_branches(selection.branches, run.branches)
         for layer in layers
         if (key := Key(evaluation, branch, layer)) in store
     ]
@@ -136,6 +161,19 @@ def choose(store: AttentionStore, selection: Selection) -> list[Key]:
     return found
 
 
+def choose_heads(store: AttentionStore, selection: Selection) -> tuple[int, ...]:
+    """The recorded heads that a selection means.
+
+    Raises:
+        SelectionError: if it does not fit the recorded model. StoreError: if none of them was recorded.
+    """
+    header = store.header
+    heads = tuple(h for h in selection.heads.resolve(header.model.heads, "head") if h in header.heads)
+    if not heads:
+        raise StoreError(f"Heads {selection.heads} were not recorded; the store holds heads {list(header.heads)}.")
+    return heads
+
+
 def from_store(
     store: AttentionStore,
     selection: Selection | None = None,
@@ -143,26 +181,56 @@ def from_store(
     queries: int | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    show: Show | None = None,
     on_call: Callable[[], None] | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> Observed:
     """The statistics of recorded calls, computed on `device`; see `map_statistics`.
 
-    on_call: called after each call, to show progress. on_chunk: after each part of one, to raise an interrupt.
+    show: None keeps everything. on_call: called after each call, to show progress. on_chunk: after each part of one, to
+    raise an interrupt.
 
     Raises:
-        SelectionError, StoreError: as `choose`, and if a chosen head was not recorded.
+        SelectionError, StoreError: as `choose` and `choose_heads`. ValueError: if so many queries cannot be sampled.
     """
     selection = selection or Selection()
-    header = store.header
-    heads = tuple(h for h in selection.heads.resolve(header.model.heads, "head") if h in header.heads)
-    if not heads:
-        raise StoreError(f"Heads {selection.heads} were not recorded; the store holds heads {list(header.heads)}.")
-    picked = [header.heads.index(head) for head in heads]
-    observed = Observed(header.grid, header.model.layers, header.sigmas, heads)
+    heads = choose_heads(store, selection)
+    observed = Observed(recorded_run(store.header, store.branches), heads)
     for key in choose(store, selection):
-        q, k = (x[:, picked] for x in store.get(key, torch.device(device), torch.float32))
-        observed.calls[key] = map_statistics(q, k, header.grid, wanted, queries, seed, on_chunk)
+        q, k = queries_and_keys(store, key, heads, device)
+        found = map_statistics(q, k, store.header.grid, wanted, queries, seed, on_chunk)
+        del q, k
+        observed.put(key, found, show)
         if on_call:
             on_call()
     return observed
+
+
+def window_of(
+    store: AttentionStore,
+    key: Key,
+    heads: Sequence[int],
+    window: Window,
+    device: str | torch.device = "cpu",
+    on_chunk: Callable[[], None] | None = None,
+) -> Tensor:
+    """A part of one call's maps, (samples, heads, ..); see `map_window`."""
+    return map_window(*queries_and_keys(store, key, heads, device), window, on_chunk)
+
+
+def queries_and_keys(
+    store: AttentionStore, key: Key, heads: Sequence[int], device: str | torch.device
+) -> tuple[Tensor, Tensor]:
+    """Some heads of a recorded call, (samples, heads, tokens, head_dim) in the run's dtype; not a copy, if neighbouring
+    heads lie on the device as they are."""
+    places = [store.header.heads.index(head) for head in heads]
+    q, k = store.get(key, torch.device(device), stored_dtype(store.header))
+    return _pick(q, 1, places), _pick(k, 1, places)
+
+
+def _pick(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:
+    """Some places of a dimension; a view where they follow one another."""
+    first = places[0]
+    if list(places) == list(range(first, first + len(places))):
+        return x.narrow(dim, first, len(places))
+    return x.index_select(dim, torch.tensor(places, device=x.device))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,17 +12,29 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
 from ..call import TokenGrid
 
-#: Perceptually uniform; dark is little.
-COLORS = "magma"
+#: Perceptually uniform; dark is little. And one that parts what is above 1 from what is below.
+COLORS, AROUND_ONE = "magma", "RdBu_r"
 #: Okabe and Ito's colours: apart for every kind of colour vision.
-_PAIRS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7")
+_PAIRS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
+_MARKS = "os^Dv<>P"
 _DPI = 100
 _STYLE: Any = {"font.size": 11, "axes.titlesize": 12, "axes.spines.top": False, "axes.spines.right": False}
+#: Of a map: px at least of its longer and shorter side, and around it for title, axes and scale (left, top, right,
+#: bottom).
+_MAP_EDGE, _LEAST_EDGE, _MARGINS = 640, 240, (64, 48, 156, 60)
+_FRAME_LINE: Any = {
+    "color": "white", "linewidth": 0.8, "path_effects": [withStroke(linewidth=2.2, foreground="black", alpha=0.55)],
+}  # fmt: skip
+#: The darkest colours of a ratio, and the marks of its scale.
+_FAR_FROM_ONE, _SCALE = 50, (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+#: More layers than this are rows of a heat map: so many lines could not be told apart.
+_MOST_LINES = len(_PAIRS) + 1
 
 
 def render(figure: Figure) -> Image.Image:
@@ -31,10 +44,10 @@ def render(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def figure(width: float, height: float) -> Figure:
+def figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     """A figure of so many pixels."""
     with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout="constrained")
+        return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
 
 
 def map_picture(
@@ -46,7 +59,8 @@ def map_picture(
     log: bool = True,
     limits: tuple[float, float] | None = None,
 ) -> Image.Image:
-    """A map or a part of one, about 900 px wide, with frame lines and axes labelled by frame.
+    """A map or a part of one, at least 640 px, with frame lines and axes labelled by frame; a weight is a whole number
+    of pixels wide and high.
 
     Args:
         weights: mean weights of blocks, (P, P').
@@ -55,9 +69,14 @@ def map_picture(
         limits: weights of the darkest and brightest colour, for pictures that are to be compared.
     """
     rows, columns = rows or (0, grid.tokens), columns or (0, grid.tokens)
-    picture = figure(900, 860)
+    width, height = _map_size(weights.shape, rows[1] - rows[0], columns[1] - columns[0])
+    left, top, right, bottom = _MARGINS
+    across, down = left + width + right, top + height + bottom
+    across, down = across + across % 2, down + down % 2  # videos want even sizes
+    picture = figure(across, down, layout=None)
     with matplotlib.rc_context(_STYLE):
-        axes = picture.subplots()
+        lowest = down - top - height
+        axes = picture.add_axes((left / across, lowest / down, width / across, height / down))
         image = axes.imshow(
             _positive(weights, log),
             extent=(columns[0], columns[1], rows[1], rows[0]),
@@ -68,8 +87,21 @@ def map_picture(
         )
         _frame_axes(axes, grid, rows, columns)
         axes.set(title=title, xlabel="key (frame)", ylabel="query (frame)")
-        picture.colorbar(image, ax=axes, label="attention weight" + (", log scale" if log else ""), shrink=0.85)
+        scale = picture.add_axes(((left + width + 24) / across, lowest / down, 22 / across, height / down))
+        picture.colorbar(image, cax=scale, label="attention weight" + (", log scale" if log else ""))
     return render(picture)
+
+
+def _map_size(cells: Sequence[int], rows: int, columns: int) -> tuple[int, int]:
+    """Width and height in px of a map of (P, P') cells that shows so many tokens: the longer side by whole cells, the
+    other as near to the same scale as whole cells allow."""
+    longer = cells[1] if columns >= rows else cells[0]
+    px = longer * math.ceil(_MAP_EDGE / longer) / max(rows, columns)  # of a token
+    height, width = (
+        count * max(1, round(max(px * tokens, _LEAST_EDGE) / count))
+        for count, tokens in zip(cells, (rows, columns), strict=True)
+    )
+    return width, height
 
 
 def frames_picture(frames: Tensor, names: Sequence[str], title: str) -> Image.Image:
@@ -77,51 +109,78 @@ def frames_picture(frames: Tensor, names: Sequence[str], title: str) -> Image.Im
 
     frames: (maps, F, F), one small picture each, under its name.
     """
-    across = min(len(frames), 4)
-    down = -(-len(frames) // across)
-    picture = figure(max(480, 280 * across), 60 + 290 * down)
+    across = min(len(frames), 4 if len(frames) <= 12 else 6)
+    down, edge = -(-len(frames) // across), 270 if len(frames) <= 12 else 200
+    picture = figure(max(560, edge * across), 110 + (edge + 20) * down)
+    most = float(frames.nan_to_num().max())
     with matplotlib.rc_context(_STYLE):
         every = picture.subplots(down, across, squeeze=False)
+        picture.set_layout_engine("constrained", hspace=0.06)
         image: Any = None
         for axes in every.flat:
             axes.set_axis_off()
         for axes, values, name in zip(every.flat, frames, names, strict=False):
             axes.set_axis_on()
-            image = axes.imshow(values.numpy(), cmap=COLORS, norm=Normalize(0, float(frames.max())))
+            image = axes.imshow(values.numpy(), cmap=COLORS, norm=Normalize(0, most))
             axes.set_title(name)
             step = max(1, -(-len(values) // 8))
             axes.set_xticks(range(0, len(values), step))
             axes.set_yticks(range(0, len(values), step))
             if len(values) <= 6:
-                _write_values(axes, values, float(frames.max()))
-        picture.colorbar(image, ax=every, label="share of the query's attention", shrink=0.85)
+                _write_values(axes, values, most)
+        picture.colorbar(
+            image, ax=every, label="share of the query's attention", location="bottom", shrink=0.6, aspect=40
+        )
         picture.suptitle(f"{title}\nrows: frame of the query, columns: frame of the key", fontsize=12)
     return render(picture)
 
 
-def decay_picture(curves: dict[str, tuple[Tensor, Tensor]], title: str) -> Image.Image:
-    """How attention falls with distance.
+def decay_picture(curves: Mapping[int, tuple[Tensor, Tensor]], title: str) -> Image.Image:
+    """How attention falls with distance: a line a layer, or of many layers a row of a heat map.
 
-    curves: a line for each name: what a pair of tokens has at each frame distance, and at each distance within a frame,
-        as a ratio to a map without preference: 1-D tensors.
+    curves: for each layer what a pair of tokens has at each frame distance, and at each distance within a frame, as a
+        ratio to a map without preference: 1-D tensors.
     """
-    picture = figure(1120, 520)
-    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(curves)))
+    axis = ("frames apart", "tokens apart in the frame, whatever the frame")
+    many = len(curves) > _MOST_LINES
+    picture = figure(1120, 140 + 22 * len(curves) if many else 520)
     with matplotlib.rc_context(_STYLE):
-        left, right = picture.subplots(1, 2)
-        for color, (name, (temporal, spatial)) in zip(colors, curves.items(), strict=True):
-            left.plot(temporal.numpy(), color=color, label=name, marker="o", markersize=3)
-            right.plot(spatial.numpy(), color=color, marker="o", markersize=3)
-        for axes, words in ((left, "frames apart"), (right, "tokens apart in the frame, whatever the frame")):
-            axes.axhline(1, color="0.5", linewidth=1, linestyle="--")
-            axes.set(yscale="log", xlabel=words)
+        panels = picture.subplots(1, 2)
+        (_decay_rows if many else _decay_lines)(picture, panels, curves)
+        for axes, words in zip(panels, axis, strict=True):
+            axes.set_xlabel(words)
             axes.xaxis.get_major_locator().set_params(integer=True)
-        left.set_ylabel("weight, relative to uniform (dashed)")
-        picture.legend(
-            *left.get_legend_handles_labels(), loc="outside right upper", frameon=False, ncols=-(-len(curves) // 16)
-        )
         picture.suptitle(title, fontsize=12)
     return render(picture)
+
+
+def _decay_lines(picture: Figure, panels: Sequence[Axes], curves: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    for n, (layer, pair) in enumerate(curves.items()):
+        for axes, values in zip(panels, pair, strict=True):
+            style = {"color": _PAIRS[n % len(_PAIRS)], "marker": _MARKS[n % len(_MARKS)]}
+            if n >= len(_PAIRS):
+                style["linestyle"] = "--"
+            axes.plot(values.numpy(), label=f"layer {layer}", markersize=5, **style)
+    for axes in panels:
+        axes.axhline(1, color="0.5", linewidth=1, linestyle=":")
+        axes.set(yscale="log")
+    panels[0].set_ylabel("weight, relative to uniform (dotted)")
+    picture.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+
+
+def _decay_rows(picture: Figure, panels: Sequence[Axes], curves: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    layers = list(curves)
+    every = -(-len(layers) // 32)
+    image: Any = None
+    for axes, values in zip(panels, zip(*curves.values(), strict=True), strict=True):
+        rows = np.stack([one.numpy() for one in values]).clip(1 / _FAR_FROM_ONE, _FAR_FROM_ONE)
+        norm = LogNorm(1 / _FAR_FROM_ONE, _FAR_FROM_ONE)
+        image = axes.imshow(rows, cmap=AROUND_ONE, norm=norm, aspect="auto", interpolation="nearest")
+        axes.set_yticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
+    panels[0].set_ylabel("layer")
+    scale = picture.colorbar(image, ax=panels, label="weight, relative to uniform", extend="both", ticks=_SCALE)
+    scale.ax.set_yticklabels([f"{value:g}" for value in _SCALE])
+    scale.minorticks_off()
 
 
 def likeness_picture(panels: dict[str, dict[str, Tensor]], layers: Sequence[int], title: str) -> Image.Image:
@@ -133,7 +192,7 @@ def likeness_picture(panels: dict[str, dict[str, Tensor]], layers: Sequence[int]
     with matplotlib.rc_context(_STYLE):
         every = picture.subplots(1, len(panels), squeeze=False)[0]
         for axes, (measure, pairs) in zip(every, panels.items(), strict=True):
-            for (name, values), color, marker in zip(pairs.items(), _PAIRS, "os^Dv", strict=False):
+            for (name, values), color, marker in zip(pairs.items(), _PAIRS, _MARKS, strict=False):
                 axes.plot(layers, values.mean(1).numpy(), color=color, label=name, marker=marker, markersize=5)
                 low, high = values.amin(1).numpy(), values.amax(1).numpy()
                 axes.fill_between(layers, low, high, color=color, alpha=0.15, linewidth=0)
@@ -168,9 +227,9 @@ def _frame_axes(axes: Axes, grid: TokenGrid, rows: tuple[int, int], columns: tup
     size = grid.height * grid.width
     edges = [grid.prefix + n * size for n in range(grid.frames + 1)]
     for axis, (first, end), line in ((axes.xaxis, columns, axes.axvline), (axes.yaxis, rows, axes.axhline)):
-        inside = [edge for edge in edges if first < edge < end]
-        for edge in inside:
-            line(edge, color="white", linewidth=0.6, alpha=0.5)
+        for edge in edges:
+            if first < edge < end:
+                line(edge, **_FRAME_LINE)
         seen = [n for n in range(grid.frames) if edges[n + 1] > first and edges[n] < end]
         seen = seen[:: max(1, -(-len(seen) // 24))]
         axis.set_ticks([(max(edges[n], first) + min(edges[n + 1], end)) / 2 for n in seen], [str(n) for n in seen])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from . import distance
 from .estimate import Estimate, Mean, send
 from .wanted import Wanted
 
-CHUNK_BYTES = 24 * 2**20
+CHUNK_BYTES = 16 * 2**20
 LEAST_ROWS = 128  # heads are taken together as long as a chunk holds so many rows of each
 PER_BIN = 32  # sampled queries per row of a sampled pooled map: fewer have no honest standard error
+PER_STRETCH = 8  # sampled queries per stretch of a frame
 
 
 @lru_cache(maxsize=16)
@@ -36,24 +38,30 @@ def sizes(tokens: int, count: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)  # the layers of a run share one
-def sample(tokens: int, queries: int, seed: int) -> Tensor:
-    """Random queries, rising, without repetition: as many out of each of several equal stretches of the sequence.
-
-    Raises:
-        ValueError: if fewer than 64 queries are asked for, or more than there are tokens.
-    """
-    if not 2 * PER_BIN <= queries <= tokens:
-        raise ValueError(
-            f"{queries} sampled queries: there must be at least {2 * PER_BIN}, and at most the map's {tokens} tokens. "
-            "Leave the number out to compute all."
-        )
+def sample(grid: TokenGrid, queries: int, seed: int) -> Tensor:
+    """Random queries, rising, without repetition, each token as likely as any other: spread evenly over the frames and
+    over stretches of each frame."""
+    tokens, size = grid.tokens, grid.height * grid.width
+    frames = [grid.prefix + n * size for n in range(grid.frames + 1)]
+    borders = [0]
+    for first, end in pairwise(sorted({0, *frames, tokens})):
+        parts = max(1, round((end - first) * queries / tokens / PER_STRETCH))
+        borders += [first + (end - first) * (i + 1) // parts for i in range(parts)]
     generator = torch.Generator().manual_seed(seed)
+    # A stretch holds a whole number of queries: the common random offset makes that fair.
+    before = (torch.tensor(borders) * (queries / tokens) + torch.rand((), generator=generator).double()).floor().long()
+    before[0], before[-1] = 0, queries
     shuffled = torch.randperm(tokens, generator=generator)
-    stretch = bins(tokens, queries // PER_BIN)[shuffled]
-    ordered, sizes = stretch.argsort(stable=True), torch.bincount(stretch)
+    stretch = torch.bucketize(shuffled, torch.tensor(borders[1:-1]), right=True)
+    lengths = torch.tensor(borders).diff()
     rank = torch.empty_like(shuffled)  # of a token within its stretch
-    rank[ordered] = torch.arange(tokens) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return shuffled[rank.argsort(stable=True)[:queries]].sort().values
+    rank[stretch.argsort(stable=True)] = torch.arange(tokens) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    return shuffled[rank < before.diff()[stretch]].sort().values
+
+
+def least_queries(grid: TokenGrid) -> int:
+    """Of fewer sampled queries some figures have no honest standard error: two in each frame, two rows of a map."""
+    return max(2 * PER_BIN, math.ceil(2 * grid.tokens / (grid.height * grid.width)))
 
 
 def heads_together(tokens: int) -> int:
@@ -109,27 +117,32 @@ class Sums:
     def run(self, on_chunk: Callable[[], None]) -> dict[str, Any]:
         """The figures of a `MapStatistics`, on the device, beginning with (heads,)."""
         self.sum_rows(on_chunk)
-        chosen = torch.arange(self.grid.tokens) if self.queries is None else self.queries
-        which = torch.linspace(0, len(chosen) - 1, min(len(chosen), self.wanted.top_queries)).long()
-        self.sum_strongest(chosen[which], which)
-        sampled = self.queries is not None
-        tokens = self.grid.tokens
+        which = self._of_the_strongest()
+        self.sum_strongest(which if self.queries is None else self.queries[which], which)
+        sampled, tokens = self.queries is not None, self.grid.tokens
 
-        def first(mean: Mean, sampled: bool = sampled, alike: bool = False) -> Estimate:
-            return mean.estimate(sampled, alike).map(lambda x: x[:, 0])
+        def one(mean: Mean, sampled: bool = sampled) -> Estimate:
+            return mean.estimate(sampled).map(lambda x: x[:, 0])
 
-        entropy, received = first(self.entropy), first(self.received, alike=True)
+        received = one(self.received).map(lambda x: x * tokens)
         return {
-            "pooled": self.pooled.estimate(sampled, alike=True),
-            "window": self._window(),
-            "frames": self.frames.estimate(sampled, alike=True),
-            "received": received.map(lambda x: x * tokens),
-            "entropy": entropy.map(lambda x: x[:, 0]),
+            "pooled": self.pooled.estimate(sampled),
+            "frames": self.frames.estimate(sampled),
+            "received": received,
+            "largest": received.at(received.value.argmax(-1)),
+            "entropy": one(self.entropy).map(lambda x: x[:, 0]),
             "entropies": torch.cat(self.entropies, dim=1),
-            "temporal": first(self.temporal),
-            "spatial": first(self.spatial),
-            "top": first(self.top, sampled=len(which) < tokens),
+            "temporal": one(self.temporal),
+            "spatial": one(self.spatial),
+            "top": one(self.top, sampled=len(which) < tokens),
         }
+
+    def _of_the_strongest(self) -> Tensor:
+        """The places, among the queries that are summed, of those whose strongest keys are."""
+        if self.queries is None:
+            return sample(self.grid, min(self.grid.tokens, self.wanted.top_queries), seed=0)
+        count = min(len(self.queries), self.wanted.top_queries)
+        return torch.linspace(0, len(self.queries) - 1, count).long()
 
     def sum_rows(self, on_chunk: Callable[[], None]) -> None:
         """Fills all but `top`."""
@@ -164,22 +177,6 @@ class Sums:
         self.frames.add(by_frame, frame)
         self.temporal.add(by_distance(by_frame, self.frames_apart[frame], grid.frames))
         self.spatial.add(by_distance(by_position, self.apart[position], self.distances))
-
-    def _window(self) -> Tensor | None:
-        window = self.wanted.window
-        if window is None:
-            return None
-        rows, columns = (
-            bins(end - first, min(end - first, window.edge)).to(self.q.device)
-            for first, end in (window.rows, window.columns)
-        )
-        height, width = torch.bincount(rows), torch.bincount(columns)
-        total = torch.zeros(len(self.q), len(height), len(width), device=self.q.device)
-        for queries, part in weights(self.q, self.k, torch.arange(*window.rows)):
-            pooled = part.new_zeros(*part.shape[:2], len(width))
-            pooled.index_add_(2, columns, part[..., slice(*window.columns)])
-            total.index_add_(1, rows[queries - window.rows[0]], pooled)
-        return total / (height[:, None] * width)
 
 
 def by_distance(mass: Tensor, apart: Tensor, distances: int) -> Tensor:

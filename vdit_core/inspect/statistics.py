@@ -10,15 +10,16 @@ ones ("sampled"), and then each figure has a standard error. `rows` computes any
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..call import TokenGrid
+from . import gpu
 from .estimate import Estimate
-from .rows import Sums, heads_together, sample
+from .rows import Sums, heads_together, least_queries, sample
 from .wanted import Wanted
 
 
@@ -27,32 +28,43 @@ class MapStatistics:
     """What is known of some maps. Tensors are float32 on the CPU and begin with (rows, heads).
 
     grid: how the tokens lie. queries: how many rows of each map were computed, None for all.
-    pooled: (.., P, P'), mean weight in each block; P = P' unless sampled, when there are fewer rows.
-    window: (.., a, b), mean weights, exact in either mode; or None.
     frames: (.., F, F), the mass that queries of one frame give to keys of another, mean over the frame's queries.
-    received: (.., tokens), the mean weight that a key gets, times the number of tokens: 1 is uniform.
-    entropy: (..), nats, mean over queries. entropies: (.., queries), of each query that was computed.
     temporal: (.., F), the mass at each distance in frames. spatial: (.., D), at each distance within a frame, in token
     widths, whatever the frame. Both of queries that have a place.
-    top: (.., len(wanted.top)), the mass on a query's strongest keys.
+    entropy: (..), nats, mean over queries.
+    top: (.., len(wanted.top)), the mass on a query's strongest keys, of `top_queries` random queries.
+    largest: (..), the most that a single key receives; of sampled queries a maximum of estimates, which tends high.
+
+    What grows with the tokens, None once it was let go (`small`):
+    pooled: (.., P, P'), mean weight in each block; P = P' unless sampled, when there are fewer rows.
+    received: (.., tokens), the mean weight that a key gets, times the number of tokens: 1 is uniform.
+    entropies: (.., queries), of each query that was computed.
     """
 
     grid: TokenGrid
     wanted: Wanted
     queries: int | None
-    pooled: Estimate
-    window: Tensor | None
     frames: Estimate
-    received: Estimate
-    entropy: Estimate
-    entropies: Tensor
     temporal: Estimate
     spatial: Estimate
+    entropy: Estimate
     top: Estimate
+    largest: Estimate
+    pooled: Estimate | None
+    received: Estimate | None
+    entropies: Tensor | None
 
     @property
     def exact(self) -> bool:
         return self.queries is None
+
+    @property
+    def top_queries(self) -> int:
+        return min(self.wanted.top_queries, self.grid.tokens if self.queries is None else self.queries)
+
+    def small(self) -> MapStatistics:
+        """Without what grows with the tokens: a few kB for each map."""
+        return replace(self, pooled=None, received=None, entropies=None)
 
     def __str__(self) -> str:
         rows = "all queries" if self.exact else f"{self.queries} of {self.grid.tokens} queries, sampled"
@@ -78,17 +90,16 @@ def map_statistics(
         on_chunk: called after each chunk, to show progress or to raise an interrupt.
 
     Raises:
-        ValueError: if q, k and grid do not fit each other, the window lies outside the map, or so many queries cannot
-            be sampled.
+        ValueError: if q, k and grid do not fit each other, or so many queries cannot be sampled.
     """
     wanted = wanted or Wanted()
     if q.shape != k.shape or q.dim() != 4 or q.shape[2] != grid.tokens:
         raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} are not (rows, heads, {grid.tokens}, head_dim).")
-    if wanted.window is not None:
-        wanted.window.check(grid.tokens)
+    if queries is not None:
+        check_queries(grid, queries)
     shape = q.shape[:2]
     q, k = q.flatten(0, 1), k.flatten(0, 1)
-    chosen = None if queries is None else sample(grid.tokens, queries, seed)
+    chosen = None if queries is None else sample(grid, queries, seed)
     way, group = _way(q, k, grid, wanted)
     parts = []
     with torch.cuda.device_of(q):
@@ -99,23 +110,26 @@ def map_statistics(
     return MapStatistics(grid, wanted, queries, **joined)
 
 
+def check_queries(grid: TokenGrid, queries: int) -> None:
+    """Raises ValueError if figures of so many sampled queries would have no honest errors, or there are not so many."""
+    least = least_queries(grid)
+    if not least <= queries <= grid.tokens:
+        raise ValueError(
+            f"{queries} sampled queries: of a map on {grid} there must be at least {least}, and at most "
+            f"{grid.tokens}. Leave the number out to compute all."
+        )
+
+
 def _way(q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted) -> tuple[type[Sums], int]:
     """What sums the maps, and of how many heads together."""
-    if q.is_cuda:
-        try:
-            from . import fused  # imports Triton, which not every machine has
-        except ImportError:
-            pass
-        else:
-            if fused.suits(q, k, grid, wanted):
-                return fused.FusedSums, fused.HEADS
+    fused = gpu.kernels_for(q, k)
+    if fused is not None and fused.suits(grid, wanted):
+        return fused.FusedSums, fused.HEADS
     return Sums, heads_together(grid.tokens)
 
 
 def _join(parts: list, shape: torch.Size) -> Any:
     """Heads that were computed apart, together again."""
-    if parts[0] is None:
-        return None
     if isinstance(parts[0], Tensor):
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).unflatten(0, shape)
     error = None if parts[0].error is None else _join([part.error for part in parts], shape)
@@ -133,7 +147,7 @@ def _on_cpu(figures: dict[str, Any]) -> dict[str, Any]:
     def change(by: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         found = {}
         for name, figure in figures.items():
-            found[name] = figure.map(by) if isinstance(figure, Estimate) else None if figure is None else by(figure)
+            found[name] = figure.map(by) if isinstance(figure, Estimate) else by(figure)
         return found
 
     change(note)

@@ -1,199 +1,147 @@
-"""What the paper's section "Structure" shows of a model, as pictures and figures: locality in time and in space."""
+"""What the paper's section "Structure" shows of a model: a recording's maps whole and enlarged, and their locality in
+time and in space."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ..call import TokenGrid
-from ..store import Key
-from . import distance, pictures
-from .observe import Observed
-from .statistics import MapStatistics
-from .wanted import Wanted, Window
+from ..record import Selection
+from ..store import AttentionStore, Header
+from . import distance, gpu, pictures
+from .observe import Observed, choose, choose_heads, from_store, recorded_run, stored_dtype, window_of
+from .statistics import check_queries
+from .view import Shown, View, choose_view, choose_window, one_map, title
+from .wanted import Wanted
+from .window import Window
 
-#: At most so many frames are enlarged, and never more than half of them.
-_BAND_FRAMES = 4
+#: Above so many tokens queries are sampled, unless all are asked for: all rows of such a map take a CPU minutes.
+EXACT_UP_TO, SAMPLED = 8192, 1024
 
 
 @dataclass(frozen=True)
-class View:
-    """Which map is shown: of one layer and evaluation; head None is the mean over heads."""
+class Choice:
+    """Which map is shown, -1 for the middle one or the mean of heads, and which tokens of it are enlarged, as
+    "first-last" or "" for a few frames in the middle."""
 
-    key: Key
-    head: int | None = None
+    branch: str = "cond"
+    layer: int = -1
+    step: int = -1
+    head: int = -1
     sample: int = 0
+    rows: str = ""
+    columns: str = ""
 
 
-def choose_view(observed: Observed, branch: str = "cond", layer: int = -1, step: int = -1, head: int = -1) -> View:
-    """A map to show; -1 is the middle one of the layers or steps observed, and the mean over heads.
+@dataclass(frozen=True)
+class Structure:
+    """What was looked at: all calls' figures; the shown map, pooled, at every step; and a part of it, (a, b)."""
+
+    observed: Observed
+    shown: Shown
+    window: Window
+    part: Tensor
+
+
+def look(
+    store: AttentionStore,
+    selection: Selection | None = None,
+    choice: Choice | None = None,
+    queries: int | None = None,
+    pooled: int = 512,
+    device: str | torch.device = "cpu",
+    on_call: Callable[[], None] | None = None,
+    on_chunk: Callable[[], None] | None = None,
+) -> Structure:
+    """Look at a recording's maps; every mistake is raised before anything is computed.
+
+    Args:
+        selection: of which calls figures are taken. queries, pooled: see `map_statistics` and `Wanted`.
+        on_call, on_chunk: see `from_store`.
 
     Raises:
-        ValueError: naming what was not observed, and what was.
+        SelectionError, StoreError, ValueError: naming what was chosen and what is there.
     """
-    keys = [key for key in observed.calls if key.branch == branch]
-    for name, wanted, read in (
-        ("step", step, lambda key: observed.step(key.evaluation)),
-        ("layer", layer, lambda key: key.layer),
-    ):
-        there = sorted({read(key) for key in keys})
-        chosen = there[len(there) // 2] if wanted < 0 and there else wanted
-        if chosen not in there:
-            raise ValueError(f"There is no map of {name} {chosen}, branch {branch!r}; there are {name}s {there}.")
-        keys = [key for key in keys if read(key) == chosen]
-    return View(keys[0], None if head < 0 else head)
-
-
-def wanted(grid: TokenGrid, pooled: int = 512) -> Wanted:
-    """What the pictures of a map on this grid need."""
-    size = grid.height * grid.width
-    count = max(1, min(_BAND_FRAMES, grid.frames // 2))
-    first = grid.prefix + (grid.frames - count) // 2 * size
-    band = (first, first + count * size)
-    return Wanted(pooled=pooled, window=Window(band, band, edge=pooled))
-
-
-def whole(observed: Observed, view: View, log: bool = True) -> Image.Image:
-    """The whole map, pooled."""
-    found = observed.calls[view.key]
-    return pictures.map_picture(_of(found.pooled.value, observed, view), found.grid, title(observed, view), log=log)
-
-
-def band(observed: Observed, view: View, log: bool = True) -> Image.Image:
-    """A band around the diagonal, enlarged: one sees a square for each pair of frames."""
-    found = observed.calls[view.key]
-    if found.window is None or found.wanted.window is None:
-        raise ValueError("These statistics have no window: compute them with structure.wanted(grid).")
-    window = found.wanted.window
-    weights = _of(found.window, observed, view)
-    return pictures.map_picture(
-        weights, found.grid, f"{title(observed, view)}, enlarged", window.rows, window.columns, log
+    selection, choice = selection or Selection(), choice or Choice()
+    run, heads = recorded_run(store.header, store.branches), choose_heads(store, selection)
+    calls = choose(store, selection)
+    view = choose_view(calls, run, heads, choice.branch, choice.layer, choice.step, choice.head, choice.sample)
+    window = choose_window(run.grid, choice.rows, choice.columns)
+    if queries is not None:
+        check_queries(run.grid, queries)
+    shown = Shown(run, heads, view)
+    observed = from_store(
+        store, selection, Wanted(pooled), queries, device=device, show=shown, on_call=on_call, on_chunk=on_chunk
     )
+    of = heads if view.head is None else (view.head,)
+    part = window_of(store, view.key, of, window, device, on_chunk)
+    return Structure(observed, shown, window, one_map(part, of, view))
 
 
-def per_frame(observed: Observed, views: Sequence[View]) -> Image.Image:
-    """The frame-by-frame maps of several views, side by side."""
-    maps = torch.stack([_of(observed.calls[view.key].frames.value, observed, view) for view in views])
-    names = [f"layer {view.key.layer}" + _head(view) for view in views]
-    one = replace(views[0], key=replace(views[0].key, layer=-1))
-    return pictures.frames_picture(maps, names, "Attention from frame to frame · " + title(observed, one))
+def auto_queries(header: Header, device: str | torch.device = "cpu") -> int | None:
+    """How many queries are sampled, if nobody says: None, all, of small maps and where the GPU kernels serve."""
+    some = torch.empty(0, 0, header.model.head_dim, dtype=stored_dtype(header), device=device)
+    quick = header.grid.tokens <= EXACT_UP_TO or gpu.kernels_for(some, some) is not None
+    return None if quick else SAMPLED
+
+
+def whole(shown: Shown, log: bool = True) -> Image.Image:
+    """The whole map, pooled."""
+    run, view = shown.run, shown.view
+    return pictures.map_picture(shown.maps[view.key.evaluation], run.grid, title(run, view), log=log)
+
+
+def band(found: Structure, log: bool = True) -> Image.Image:
+    """A part of the map, enlarged: one sees a square for each pair of frames."""
+    run, view, window = found.shown.run, found.shown.view, found.window
+    tokens = max(end - first for first, end in (window.rows, window.columns))
+    kind = "every weight" if tokens <= window.edge else f"pooled to {window.edge}"
+    name = f"{title(run, view)} · enlarged, {kind}"
+    return pictures.map_picture(found.part, run.grid, name, window.rows, window.columns, log)
+
+
+def per_frame(observed: Observed, view: View) -> Image.Image:
+    """The frame-by-frame maps of every layer, at the evaluation of a view."""
+    layers = observed.layers_at(view.key)
+    found = [observed.calls[replace(view.key, layer=layer)].frames.value for layer in layers]
+    maps = torch.stack([one_map(frames, observed.heads, view) for frames in found])
+    names = [f"layer {layer}" for layer in layers]
+    any_layer = replace(view, key=replace(view.key, layer=-1))
+    return pictures.frames_picture(maps, names, "Attention from frame to frame · " + title(observed.run, any_layer))
 
 
 def decay(observed: Observed) -> Image.Image:
-    """How attention falls with distance, a line per layer: the mean over heads, evaluations and branches."""
-    curves = {f"layer {layer}": curve for layer, curve in decay_curves(observed).items()}
-    return pictures.decay_picture(curves, f"Locality · {observed.grid}")
+    """How attention falls with distance, for each layer: the mean over heads, samples, evaluations and branches."""
+    return pictures.decay_picture(decay_curves(observed), f"Locality · {observed.run.grid}")
 
 
 def decay_curves(observed: Observed) -> dict[int, tuple[Tensor, Tensor]]:
     """For each layer the weight of a pair of tokens by frames apart (F,) and by tokens apart within the frame (D,), as
-    a ratio to a map without preference; means over heads, evaluations and branches."""
-    in_time, in_space = (distance.uniform(table(observed.grid)) for table in (distance.temporal, distance.spatial))
+    a ratio to a map without preference; means over heads, samples, evaluations and branches."""
+    grid = observed.run.grid
+    in_time, in_space = (distance.uniform(table(grid), grid) for table in (distance.temporal, distance.spatial))
     curves = {}
-    for layer in sorted({key.layer for key in observed.calls}):
-        mine = [found for key, found in observed.calls.items() if key.layer == layer]
+    for layer in observed.layers:
         temporal, spatial = (
-            torch.stack([getattr(found, name).value.double().mean((0, 1)) for found in mine]).mean(0)
+            torch.stack([getattr(found, name).value.double().mean((0, 1)) for found in observed.of_layer(layer)])
             for name in ("temporal", "spatial")
         )
-        curves[layer] = (temporal / in_time, spatial / in_space)
+        curves[layer] = (temporal.mean(0) / in_time, spatial.mean(0) / in_space)
     return curves
 
 
-def animation(observed: Observed, view: View, log: bool = True) -> list[Image.Image]:
+def animation(shown: Shown, log: bool = True) -> list[Image.Image]:
     """The whole map at every evaluation that was observed, in one colour scale."""
-    views = [
-        replace(view, key=key)
-        for evaluation in observed.evaluations
-        if (key := replace(view.key, evaluation=evaluation)) in observed.calls
-    ]
-    maps = [_of(observed.calls[one.key].pooled.value, observed, one) for one in views]
-    every = torch.stack(maps).flatten()
+    every = torch.cat([weights.flatten() for weights in shown.maps.values()])
     high = max(float(every[:: max(1, len(every) // 2**20)].quantile(0.999)), 1e-30)
     limits = (high * 1e-4 if log else 0.0, high)
+    grid = shown.run.grid
+    views = {e: replace(shown.view, key=replace(shown.view.key, evaluation=e)) for e in shown.maps}
     return [
-        pictures.map_picture(weights, observed.grid, title(observed, one), log=log, limits=limits)
-        for weights, one in zip(maps, views, strict=True)
+        pictures.map_picture(weights, grid, title(shown.run, views[evaluation]), log=log, limits=limits)
+        for evaluation, weights in shown.maps.items()
     ]
-
-
-def title(observed: Observed, view: View) -> str:
-    """Which map this is, in words; layer -1 is not named."""
-    layer = f"layer {view.key.layer}{_head(view)} · " if view.key.layer >= 0 else ""
-    sigma = view.key.evaluation.sigma
-    step = observed.step(view.key.evaluation)
-    return f"{layer}step {step} of {len(observed.sigmas)} (noise {sigma:.2f}) · {view.key.branch}"
-
-
-def _head(view: View) -> str:
-    return ", mean of heads" if view.head is None else f", head {view.head}"
-
-
-def _of(values: Tensor, observed: Observed, view: View) -> Tensor:
-    """One map out of (samples, heads, ..).
-
-    Raises:
-        ValueError: if the head was not observed.
-    """
-    if view.head is None:
-        return values[view.sample].mean(0)
-    if view.head not in observed.heads:
-        raise ValueError(f"Head {view.head} was not observed; there are heads {list(observed.heads)}.")
-    return values[view.sample, observed.heads.index(view.head)]
-
-
-def summary(observed: Observed) -> dict[str, Any]:
-    """The figures of each layer, means over heads, evaluations and branches.
-
-    same_frame: the mass on keys of the query's own frame. same_place: on keys at most one token away in the frame, in
-    any frame. Both also for a map without preference. entropy: nats, and as a share of the largest possible.
-    strongest: the mass on the strongest 10 % of a query's keys. largest_received: the most that a single key gets, 1
-    is uniform.
-    """
-    in_time, in_space = (distance.uniform(table(observed.grid)) for table in (distance.temporal, distance.spatial))
-    most = float(torch.tensor(float(observed.grid.tokens)).log())
-    layers = {}
-    for layer in sorted({key.layer for key in observed.calls}):
-        mine = [found for key, found in observed.calls.items() if key.layer == layer]
-
-        def mean(read, mine: list[MapStatistics] = mine) -> float:
-            return round(float(torch.stack([read(found).double().mean() for found in mine]).mean()), 5)
-
-        entropy = mean(lambda found: found.entropy.value)
-        layers[layer] = {
-            "same_frame": mean(lambda found: found.temporal.value[..., 0]),
-            "same_place": mean(lambda found: found.spatial.value[..., :2].sum(-1)),
-            "entropy": entropy,
-            "entropy_share": round(entropy / most, 4),
-            "strongest": mean(lambda found: found.top.value[..., found.wanted.top.index(0.1)]),
-            "largest_received": mean(lambda found: found.received.value.amax(-1)),
-        }
-    first = next(iter(observed.calls.values()))
-    return {
-        "grid": str(observed.grid),
-        "queries": "all" if first.exact else first.queries,
-        "maps": len(observed.calls) * len(observed.heads),
-        "uniform": {"same_frame": round(float(in_time[0]), 5), "same_place": round(float(in_space[:2].sum()), 5)},
-        "layers": layers,
-    }
-
-
-def as_text(found: dict[str, Any]) -> str:
-    """`summary` as a table (Markdown)."""
-    uniform = found["uniform"]
-    lines = [
-        "| layer | same frame | same place | entropy, of the largest | strongest 10 % | largest received mass |",
-        "|---|---|---|---|---|---|",
-    ]
-    for layer, row in found["layers"].items():
-        lines.append(
-            f"| {layer} | {row['same_frame']:.0%} | {row['same_place']:.0%} | {row['entropy_share']:.0%} "
-            f"| {row['strongest']:.0%} | {row['largest_received']:.1f} x uniform |"
-        )
-    lines.append(f"| (uniform) | {uniform['same_frame']:.0%} | {uniform['same_place']:.0%} | 100% | 10% | 1.0 |")
-    return "\n".join(lines)
