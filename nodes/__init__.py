@@ -8,7 +8,11 @@ from .compare import CompareAttention
 from .demo_model import DemoModel
 from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
+from .profile_files import LoadSparsityProfile, SaveSparsityProfile
 from .record import FinishRecording, RecordAttention
+from .sparse import SparseAttentionNode
+from .sparse_report import SparseReport
+from .sparsity_profile import SparsityProfile
 from .store_files import LoadAttentionStore, SaveAttentionStore
 from .structure import AttentionStructure
 from .transfer import LiveTransferNode, TransferAttention
@@ -25,6 +29,11 @@ NODES = [
     AttentionStructure,
     CompareAttention,
     LayerSweep,
+    SparseAttentionNode,
+    SparsityProfile,
+    SaveSparsityProfile,
+    LoadSparsityProfile,
+    SparseReport,
 ]
 
 

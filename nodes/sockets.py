@@ -13,4 +13,7 @@ AttentionStore = io.Custom("ATTENTION_STORE")
 #: A strength per layer; `vdit_core.selection.LayerMask`.
 LayerMask = io.Custom("LAYER_MASK")
 
+#: What each layer and head tolerates; `vdit_core.sparse.profile.SparseProfile`.
+SparseProfile = io.Custom("SPARSE_PROFILE")
+
 CATEGORY = "VDiT Attention"

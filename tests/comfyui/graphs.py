@@ -127,3 +127,35 @@ def stock(prompt: str = "target", seed: int = 7, steps: int = 3, **changes: Any)
         "sample": sampler(["demo", 0], prompt, seed, steps, **changes),
         "save": node("SaveLatent", samples=["sample", 0], filename_prefix="stock"),
     }
+
+
+def sparse(model: list, **changes: Any) -> dict[str, Any]:
+    """Sparse Attention that acts everywhere, fast or not."""
+    settings = {
+        "keep": 30.0, "method": "exact share", "dense_layers": "none", "dense_first": 0.0, "dense_last": 0.0,
+        "first_frame": False, "minimum_tokens": 0, "if_slower": "sparse", "temperature": 1.0,
+    }  # fmt: skip
+    return node("VDiT_SparseAttention", model=model, **settings | changes)
+
+
+def sparsely(seed: int = 7, steps: int = 3, **changes: Any) -> Graph:
+    """The target's prompt, sampled with sparse attention."""
+    return demo() | {
+        "sparse": sparse(["demo", 0], **changes),
+        "sample": sampler(["sparse", 0], "target", seed, steps),
+        "save": node("SaveLatent", samples=["sample", 0], filename_prefix="sparse"),
+    }
+
+
+def itself(seed: int = 7, steps: int = 3) -> dict[str, Any]:
+    """The inputs of nodes that sample by themselves."""
+    return {
+        "model": ["demo", 0], "positive": ["target", 0], "negative": ["nothing", 0], "vae": ["demo", 2],
+        "latent": ["empty", 0], "seed": seed, "steps": steps, "cfg": GUIDANCE, "sampler_name": "euler",
+        "scheduler": "simple",
+    }  # fmt: skip
+
+
+def sparsity_profile(steps: int = 3, **changes: Any) -> dict[str, Any]:
+    settings = {"method": "exact share", "keep": 30.0, "measure": "one run", "videos_per_batch": 0}
+    return node("VDiT_SparsityProfile", **itself(steps=steps), **settings | changes)

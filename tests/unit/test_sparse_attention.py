@@ -10,7 +10,7 @@ import torch
 
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.record import Recorder
-from vdit_core.selection import Indices, LayerMask, SelectionError
+from vdit_core.selection import LayerMask, SelectionError
 from vdit_core.sparse import sparse_attention
 from vdit_core.sparse.exact import masked_attention
 from vdit_core.sparse.profile import ProfileError, SparseProfile
@@ -40,7 +40,7 @@ def stock(host):
     [
         everywhere(keep=1.0),
         everywhere("top blocks", keep=1.0),
-        everywhere(dense_layers=Indices("all")),
+        everywhere(dense_layers=LayerMask("all")),
         everywhere(dense_first=1.0),
         everywhere(dense_first=0.4, dense_last=0.6),
         everywhere(minimum_tokens=GRID.tokens + 1),
@@ -52,7 +52,7 @@ def test_nothing_left_out_is_the_stock_result_bit_for_bit(host, stock, settings)
 
 def test_it_is_exact_masking_where_it_acts(host, stock):
     synthetic = host(grid=GRID)
-    settings = everywhere(dense_layers=Indices("1"), dense_first=0.3, temperature=0.8)
+    settings = everywhere(dense_layers=LayerMask("1"), dense_first=0.3, temperature=0.8)
     found = synthetic.run(1, SparseAttention(settings))
     for site in synthetic.sites():
         q, k, v = synthetic.tensors(1, site)
@@ -77,7 +77,7 @@ def test_every_method_runs_and_says_what_it_computed(host, stock, method):
 
 
 def test_the_report_counts_dense_calls_too(host):
-    editor = SparseAttention(everywhere(keep=0.5, dense_layers=Indices("0"), dense_last=0.3))
+    editor = SparseAttention(everywhere(keep=0.5, dense_layers=LayerMask("0"), dense_last=0.3))
     host(grid=GRID, batched=True).run(1, editor)
     report = editor.report
     assert (report.sparse, report.expected, report.of) == (8, 8, 18)
@@ -112,6 +112,12 @@ def test_a_profile_spends_the_mean(host):
     assert editor.report.overall == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_dense_layer_at_a_strength_goes_that_part_of_the_way(host):
+    places = everywhere(keep=0.2, dense_layers=LayerMask("0:0.5, 1")).resolve(host().describe())
+    assert places.keep[:, 0].tolist() == pytest.approx([0.6, 1.0, 0.2])
+    assert places.sparse_layers() == {0, 2}
+
+
 def test_a_profile_of_another_model_or_method_is_refused_before_anything_is_computed(host):
     model = host().describe().model
     with pytest.raises(ProfileError, match="measured on a model of 4 layers"):
@@ -119,7 +125,7 @@ def test_a_profile_of_another_model_or_method_is_refused_before_anything_is_comp
     with pytest.raises(ProfileError, match="for the method 'exact share', not 'window'"):
         host().run(1, SparseAttention(everywhere("window", profile=profile(model))))
     with pytest.raises(SelectionError, match="Layer 9"):
-        host().run(1, SparseAttention(everywhere(dense_layers=Indices("9"))))
+        host().run(1, SparseAttention(everywhere(dense_layers=LayerMask("9"))))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import compare, demo, generate, paper, structure, sweep
+from . import compare, demo, generate, paper, sparsity, structure, sweep
 
-COMMANDS = (demo, generate, structure, compare, sweep, paper)
+COMMANDS = (demo, generate, structure, compare, sweep, sparsity, paper)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

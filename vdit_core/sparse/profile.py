@@ -1,7 +1,7 @@
 """A sparsity profile: what each layer and head of a model tolerates, as measured, and so how a density is best spent.
 
-File format, version 1: JSON, the fields of `SparseProfile`, "format": "vdit sparsity profile", "version": 1, and "density":
-what the figures give each layer and head at `keep`, for readers.
+File format, version 1: JSON, the fields of `SparseProfile`, "format": "vdit sparsity profile", "version": 1, and
+"density": what the figures give each layer and head at `keep`, for readers.
 """
 
 from __future__ import annotations

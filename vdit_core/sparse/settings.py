@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..call import Run
-from ..selection import Indices
+from ..selection import LayerMask
 from .methods import METHODS
 from .profile import SparseProfile
 
@@ -23,7 +23,8 @@ class Settings:
     the stock result, bit for bit. With a profile it is the mean over layers and heads.
 
     profile: how `keep` is spent on layers and heads; its dense layers and steps count besides those named here.
-    dense_layers: computed whole. dense_first, dense_last: shares of the steps, from 0 to 1, likewise.
+    dense_layers: computed whole; at a strength s below 1, that part of the way from `keep` to whole. dense_first,
+    dense_last: shares of the steps, from 0 to 1, computed whole.
     temperature: of all heads that are not dense; multiplies the profile's.
     first_frame: whether blocks of the first frame are always kept. sinks: tokens whose blocks are.
     minimum_tokens: smaller maps are computed whole. if_slower: "dense", or "sparse" to see what the method does.
@@ -35,7 +36,7 @@ class Settings:
     method: str = "top blocks"
     keep: float = 0.3
     profile: SparseProfile | None = None
-    dense_layers: Indices = field(default_factory=lambda: Indices("none"))
+    dense_layers: LayerMask = field(default_factory=lambda: LayerMask("none"))
     dense_first: float = 0.1
     dense_last: float = 0.0
     temperature: float = 1.0
@@ -71,7 +72,8 @@ class Settings:
             keep = torch.from_numpy(densities).float()
             temperature = temperature * torch.from_numpy(profile.temperatures(densities)).float()
             first, last = max(first, profile.dense_first), max(last, profile.dense_last)
-        keep[list(self.dense_layers.resolve(layers, "layer"))] = 1.0
+        for layer, strength in self.dense_layers.resolve(layers).items():
+            keep[layer] += strength * (1 - keep[layer])
         temperature[keep >= 1] = 1.0
         steps = range(math.ceil(first * run.steps - 1e-9), run.steps - math.ceil(last * run.steps - 1e-9))
         return Places(keep, temperature, frozenset(steps))

@@ -3,7 +3,8 @@
 A grid is halved again and again along its longest side, always at a whole number of query blocks, until each part is
 one block: so a grid of any size is cut into blocks of exactly as many tokens (only the last is smaller), each about as
 long as it is high and wide. In the same way a query block is halved into key blocks. Where a side does not divide
-evenly, a cut runs through the middle of a row of tokens. The first frame, which Wan's VAE encodes alone, keeps to itself.
+evenly, a cut runs through the middle of a row of tokens. The first frame, which Wan's VAE encodes alone,
+keeps to itself.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ const SIZES = [
 /** { layers, assumed }: from the widget, else the model, else an earlier run; assumed if nothing tells. */
 export function layersFor(node) {
   const given = Number(node.widgets?.find(({ name }) => name === "layers")?.value);
-  const layers = given > 0 ? given : (ofModelUsing(node, new Set()) ?? node.properties?.[FOUND]);
+  const ofModel = () => ofModelInto(node, new Set()) ?? ofModelUsing(node, new Set());
+  const layers = given > 0 ? given : (ofModel() ?? node.properties?.[FOUND]);
   return { layers: layers ?? ASSUMED, assumed: layers === undefined };
 }
 
-/** Down from the mask to the nodes that use it, and from each up to its model. */
+/** Down from a mask to the nodes that use it, and from each up to its model. */
 function ofModelUsing(node, seen) {
   for (const slot of slotsOf("LAYER_MASK", node.outputs)) {
     for (const user of consumers(node, slot)) {

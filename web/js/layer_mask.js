@@ -1,11 +1,12 @@
-// The node Layer Mask: its cells (layer_cells.js) beside its text. The text is what is saved and sent.
+// Cells (layer_cells.js) beside the text of a layer mask. The text is what is saved and sent.
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { LayerCells } from "./layer_cells.js";
 import { layersFor } from "./layer_count.js";
 
-const TYPE = "VDiT_LayerMask";
+// The nodes that have such a text, and what it is called.
+const TEXTS = { VDiT_LayerMask: "mask", VDiT_SparseAttention: "dense_layers", VDiT_SparseReport: "dense_layers" };
 const WIDTH = 300;
 const refreshers = new Map();
 let made = 0;
@@ -21,7 +22,7 @@ app.registerExtension({
     api.addEventListener("graphChanged", refreshAll);
   },
   nodeCreated(node) {
-    if (node.comfyClass === TYPE) addCells(node);
+    if (node.comfyClass in TEXTS) addCells(node, TEXTS[node.comfyClass]);
   },
   afterConfigureGraph: refreshAll,
 });
@@ -30,8 +31,8 @@ function refreshAll() {
   for (const refresh of refreshers.values()) refresh();
 }
 
-function addCells(node) {
-  const text = node.widgets.find(({ name }) => name === "mask");
+function addCells(node, name) {
+  const text = node.widgets.find((widget) => widget.name === name);
   const layers = node.widgets.find(({ name }) => name === "layers");
   const cells = new LayerCells((written) => {
     text.value = written;
@@ -50,13 +51,13 @@ function addCells(node) {
 
   const refresh = () => {
     const { layers, assumed } = layersFor(node);
-    const linked = node.inputs?.some(({ name, link }) => name === "mask" && link != null);
+    const linked = node.inputs?.some((input) => input.name === name && input.link != null);
     const note = linked ? "the text comes from the link" : assumed ? `${layers} layers assumed` : "";
     fitting(node, cells, () => cells.show({ text: String(text.value), layers, note, locked: linked }));
     node.setDirtyCanvas(true, true);
   };
   after(text, "callback", refresh);
-  after(layers, "callback", refresh);
+  if (layers) after(layers, "callback", refresh);
   for (const event of ["onConfigure", "onConnectionsChange", "onPropertyChanged"]) after(node, event, refresh);
   after(node, "onAdded", () => refreshers.set(node, refresh));
   after(node, "onRemoved", () => refreshers.delete(node));

@@ -6,6 +6,7 @@ const COLORS = {
   ATTENTION_STORE: "#6f7cf7",
   ATTENTION_RECORDER: "#ee5d92",
   LAYER_MASK: "#1fb8a6",
+  SPARSE_PROFILE: "#d9a441",
 };
 
 app.registerExtension({

@@ -1,0 +1,83 @@
+"""Sampling that a node does itself: what it asks for, and videos that all start from the same noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.samplers
+import torch.nn.functional as F
+from comfy_api.latest import io
+from torch import Tensor
+
+from nodes import common_ksampler
+
+from ..vdit_core.call import Interceptor
+from ..vdit_core.hosts.comfy import HostError, Outcome, attach
+from . import progress
+from .live_batch import batch
+
+_EDGE = 320  # px of a scored video's longer side: enough to see where things are, and many videos fit the memory
+
+
+def inputs() -> list[io.Input]:
+    """A sampler's inputs, as KSampler has them."""
+    return [
+        io.Conditioning.Input("positive", tooltip="The prompt of all videos."),
+        io.Conditioning.Input("negative", tooltip="The negative prompt of all videos."),
+        io.Vae.Input("vae", tooltip="Decodes the videos, which are compared as pictures."),
+        io.Latent.Input("latent", tooltip="One empty latent; every video starts from the same noise."),
+        io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."),
+        io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="Sampling steps of each video."),
+        io.Float.Input("cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale."),
+        io.Combo.Input(
+            "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip="As KSampler's."
+        ),
+        io.Combo.Input(
+            "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="simple", tooltip="As KSampler's."
+        ),
+    ]
+
+
+@dataclass
+class Sampling:
+    """The inputs of `inputs`, and the model they are for."""
+
+    model: Any
+    positive: list
+    negative: list
+    vae: Any
+    latent: dict[str, Any]
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+
+    def sample(self, editor: Interceptor | None = None, count: int = 1) -> Tensor:
+        """The latents of so many videos in one batch, with an editor or observer on the model.
+
+        Raises:
+            HostError: if the model's tokens are not known: then nothing could be edited.
+        """
+        positive, repeated = batch([self.positive] * count, self.latent)
+        model = self.model if editor is None else attach(self.model, editor, _refuse_stock)
+        (found,) = common_ksampler(
+            model, self.seed, self.steps, self.cfg, self.sampler_name, self.scheduler, positive, self.negative, repeated
+        )
+        return found["samples"]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """One video, float in [0, 1], (1, 3, frames, height, width), its longer side at most _EDGE px."""
+        progress.stop_if_asked()
+        pictures = self.vae.decode(latents)
+        frames = pictures.reshape(-1, *pictures.shape[-3:]).movedim(-1, 1).float().cpu()
+        scale = _EDGE / max(frames.shape[-2:])
+        if scale < 1:
+            frames = F.interpolate(frames, scale_factor=scale, mode="area")
+        return frames.transpose(0, 1)[None].clamp(0, 1)
+
+
+def _refuse_stock(outcome: Outcome) -> None:
+    if outcome.stock is not None:
+        raise HostError(f"This node needs to reach the model's attention, but {outcome.stock}.")

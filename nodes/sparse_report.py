@@ -1,0 +1,110 @@
+"""Sparse Report: what a density costs in quality and saves in time, on one video."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..vdit_core.hosts.comfy import signature
+from ..vdit_core.sparse.profile import SparseProfile
+from ..vdit_core.sparse.quality import compare
+from . import images, report, sockets, sparse
+from .sampling import Sampling
+from .sampling import inputs as sampling_inputs
+
+
+class SparseReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_SparseReport",
+            display_name="Sparse Report",
+            category=sockets.CATEGORY,
+            description="Samples one video dense and at several densities, with and without a profile, from the same "
+            "seed, and compares them: quality, seconds, and the videos side by side.",
+            search_aliases=["sparse quality", "speed quality", "compare sparse"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
+                *sampling_inputs(),
+                io.String.Input(
+                    "keeps", default="50, 30, 20",
+                    tooltip="The parts of the maps to try, in %; the first one's videos are shown side by side.",
+                ),
+                *sparse.where_inputs(),
+                sockets.SparseProfile.Input(
+                    "profile", optional=True, tooltip="Compared with the same density spent alike on all heads."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="side by side", tooltip="Dense and sparse, frame by frame."),
+                io.Image.Output(display_name="chart", tooltip="Quality over density and over time."),
+                io.String.Output(display_name="table", tooltip="All figures as a table."),
+                io.String.Output(display_name="figures", tooltip="All figures as JSON."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, keeps: str, dense_layers: str) -> bool | str:
+        try:
+            _shares(keeps)
+        except ValueError as error:
+            return f"keeps: {error}"
+        return sparse.readable(dense_layers)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        keeps: str,
+        method: str,
+        dense_layers: str,
+        dense_first: float,
+        dense_last: float,
+        first_frame: bool,
+        minimum_tokens: int,
+        if_slower: str,
+        profile: SparseProfile | None = None,
+        **sampling: Any,
+    ) -> io.NodeOutput:
+        images.need_matplotlib()
+        from ..vdit_core.sparse.pictures import pareto
+        from ..vdit_core.video import side_by_side
+
+        made = signature(model)
+        if profile is not None:
+            profile.check(made, method)
+        videos, shares, node = Sampling(model, **sampling), _shares(keeps), cls.hidden.unique_id
+        total, done = 1 + len(shares) * (1 if profile is None else 2), 0
+
+        def video_done() -> None:
+            nonlocal done
+            done += 1
+            report.show(node, f"{done} of {total} videos", good=True, layers=made.layers)
+
+        settings = sparse.settings(
+            method, 100, dense_layers, dense_first, dense_last, first_frame, minimum_tokens, if_slower
+        )
+        found = compare(videos.sample, videos.decode, settings, shares, profile, video_done)
+        shown = [trial.label for trial in found.trials if trial.keep == shares[0]]
+        frames = side_by_side({name: found.clips[name] for name in ("dense", *shown)}, scale=1)
+        best = min(found.trials, key=lambda trial: trial.seconds)
+        text = f"{found.seconds / best.seconds:.1f}x as fast at {best.keep:.0%}, {best.psnr:.0f} dB"
+        report.show(node, text, good=True, layers=made.layers)
+        return io.NodeOutput(images.as_image(*frames), images.as_image(pareto(found)), found.as_text(), found.as_json())
+
+
+def _shares(text: str) -> list[float]:
+    """Percentages, joined by commas, as shares.
+
+    Raises:
+        ValueError: naming what is no percentage.
+    """
+    found = []
+    for part in text.split(","):
+        if not re.fullmatch(r"\d+(\.\d+)?", part.strip(), re.ASCII) or not 0 < float(part) <= 100:
+            raise ValueError(f"{part.strip()!r} is not a percentage above 0, up to 100. Write for example: 50, 30, 20.")
+        found.append(float(part) / 100)
+    return list(dict.fromkeys(found))

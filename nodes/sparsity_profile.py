@@ -1,0 +1,117 @@
+"""Sparsity Profile: what each layer and head of a model tolerates, measured on a video of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..vdit_core.hosts.comfy import signature
+from ..vdit_core.selection import Indices
+from ..vdit_core.sparse.end_to_end import measure
+from ..vdit_core.sparse.methods import BY_MASS, METHODS
+from ..vdit_core.sparse.sensitivity import Sensitivity, profile
+from ..vdit_core.sparse.settings import Settings
+from ..vdit_core.sparse.sparse_attention import SparseAttention
+from . import images, progress, report, sockets
+from .sampling import Sampling
+from .sampling import inputs as sampling_inputs
+
+_RUN, _VIDEOS = "one run", "a video per layer"
+_STEPS = 6  # of the run at which errors are measured
+
+
+class SparsityProfile(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_SparsityProfile",
+            display_name="Sparsity Profile",
+            category=sockets.CATEGORY,
+            description="Measures which layers and heads of a model tolerate sparse attention, and how a given part of "
+            "the maps is best spent on them. Measure once, save the profile, use it for every video.",
+            search_aliases=["sparsity sensitivity", "layer sensitivity", "sparse calibration"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
+                *sampling_inputs(),
+                io.Combo.Input(
+                    "method", options=[name for name in METHODS if name not in BY_MASS], default="top blocks",
+                    tooltip="What Sparse Attention will use; each method needs a profile of its own.",
+                ),
+                io.Float.Input(
+                    "keep", default=30.0, min=1.0, max=100.0, step=5.0,
+                    tooltip="The part of the maps that is kept on average, in %. Sparse Attention may ask the "
+                    "profile for others.",
+                ),
+                io.Combo.Input(
+                    "measure", options=[_RUN, _VIDEOS], default=_RUN,
+                    tooltip=f"{_RUN}: errors of the attention's output, from one dense video. {_VIDEOS}: besides, "
+                    "each layer alone is masked and the video compared: about as many videos as there are layers.",
+                ),
+                io.Int.Input(
+                    "videos_per_batch", default=0, min=0, max=64, advanced=True,
+                    tooltip=f"How many videos are sampled at once with '{_VIDEOS}', the dense one among them; 0: 4.",
+                ),
+            ],
+            outputs=[
+                sockets.SparseProfile.Output(display_name="profile", tooltip="For Sparse Attention."),
+                io.Image.Output(display_name="figure", tooltip="What each head tolerates, and what it gets."),
+                io.String.Output(display_name="report", tooltip="The findings in words and as a table."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, videos_per_batch: int) -> bool | str:
+        if videos_per_batch == 1:
+            return "videos_per_batch: a batch of 1 holds nothing beside the dense video; use 0, or 2 and more."
+        return True
+
+    @classmethod
+    def execute(
+        cls, model: Any, method: str, keep: float, measure: str, videos_per_batch: int, **sampling: Any
+    ) -> io.NodeOutput:
+        images.need_matplotlib()
+        from ..vdit_core.sparse.pictures import profile_picture
+        from ..vdit_core.sparse.words import describe
+
+        videos = Sampling(model, **sampling)
+        made = signature(model)
+        steps = Indices(f"0-{videos.steps - 1}/{max(1, videos.steps // _STEPS)}")
+        observer = Sensitivity(method, steps, on_call=progress.stop_if_asked)
+        videos.sample(observer)
+        local, found = observer.found, None
+        if measure == _VIDEOS:
+            found = _videos(videos, made, method, keep / 100, videos_per_batch or 4, cls.hidden.unique_id)
+        names = ("seed", "steps", "cfg", "sampler_name", "scheduler")
+        measured = {"grid": str(observer.grid)} | {name: sampling[name] for name in names}
+        result = profile(local, keep / 100, None if found is None else found.weights(local), measured)
+        layers = result.densities().mean(1)
+        most, least = int(layers.argmax()), int(layers.argmin())
+        text = f"layer {most} gets {layers[most]:.0%}, layer {least} {layers[least]:.0%}"
+        report.show(cls.hidden.unique_id, text, good=True, layers=made.layers)
+        return io.NodeOutput(result, images.as_image(profile_picture(result, local, found)), describe(result, found))
+
+
+def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: int, node: str | None) -> Any:
+    """The end-to-end measurement; each batch samples the dense video anew."""
+    done, total = 0, model.layers + 5
+
+    def sample(keeps: Sequence[np.ndarray]) -> Tensor:
+        nonlocal done
+        settings = Settings(method, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
+        clips: list[Tensor] = []
+        for start in range(1, len(keeps), at_once - 1):
+            tables = [keeps[0], *keeps[start : start + at_once - 1]]
+            editor = SparseAttention(settings, [torch.from_numpy(table) for table in tables])
+            latents = videos.sample(editor, len(tables))
+            clips += [videos.decode(one) for one in latents[0 if not clips else 1 :].split(1)]
+            done += len(tables) - 1
+            report.show(node, f"{done} of {total} videos", good=True, layers=model.layers)
+        return torch.cat(clips)
+
+    return measure(model, level, sample)

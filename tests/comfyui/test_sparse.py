@@ -1,0 +1,174 @@
+"""Sparse Attention, its profile and its report on a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from comfyui import graphs
+from comfyui.server import PromptFailed, Result
+from PIL import Image
+
+METHODS = ("top blocks", "mass", "window", "radial", "exact share", "exact mass")
+
+
+def said(result: Result, node: str) -> str:
+    """The text that PreviewAny showed."""
+    (text,) = (m["data"]["output"]["text"][0] for m in result.messages
+               if m["type"] == "executed" and m["data"]["node"] == node)  # fmt: skip
+    return text
+
+
+@pytest.fixture(scope="module")
+def stock(server) -> torch.Tensor:
+    return server.run(graphs.stock()).latents["save"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"keep": 100.0},
+        {"dense_layers": "all"},
+        {"dense_first": 100.0},
+        {"minimum_tokens": 4096},
+        {"method": "top blocks", "keep": 100.0},
+    ],
+    ids=str,
+)
+def test_nothing_left_out_is_the_stock_result_bit_for_bit(server, stock, changes):
+    assert torch.equal(server.run(graphs.sparsely(**changes)).latents["save"], stock)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_parts_out_and_says_so(server, stock, method):
+    result = server.run(graphs.sparsely(method=method, keep=50.0, dense_layers="3", dense_first=30.0))
+    found = result.latents["save"]
+    assert torch.isfinite(found).all()
+    assert not torch.equal(found, stock)
+    report = result.reports()["sparse"]
+    # 8 of 9 layers in 2 of 3 steps of 2 prompts
+    assert re.match(r"computed \d+% of all maps \(32 of 54 calls at \d+%\) by .+, [\d.]+x as fast as dense", report)
+
+
+def test_slower_runs_dense_and_says_so(server, stock):
+    result = server.run(graphs.sparsely(method="exact share", if_slower="dense"))
+    assert torch.equal(result.latents["save"], stock)
+    assert "dense: exact masking would take" in result.reports()["sparse"]
+
+
+def test_a_profile_is_measured_saved_loaded_and_pays(server, stock):
+    """At the same mean density the profile is nearer to the dense latent than the uniform setting."""
+    graph = graphs.sparsely(profile=["load", 0]) | {
+        "profile": graphs.sparsity_profile(),
+        "keep": graphs.node("VDiT_SaveSparsityProfile", profile=["profile", 0], filename_prefix="demo"),
+        "load": graphs.node("VDiT_LoadSparsityProfile", file=["keep", 1]),
+        "figure": graphs.node("SaveImage", images=["profile", 1], filename_prefix="sparsity/figure"),
+        "say": graphs.node("PreviewAny", source=["profile", 2]),
+    }
+    result = server.run(graph)
+    uniform = server.run(graphs.sparsely()).latents["save"]
+    error, other = ((x - stock).square().mean() for x in (result.latents["save"], uniform))
+    assert error < other / 2
+    reports = result.reports()
+    assert re.match(r"layer \d gets \d+%, layer \d \d+%", reports["profile"])
+    assert reports["keep"].startswith("saved demo_")
+    assert reports["load"] == "loaded exact share, 9 layers"
+    (file,) = (server.base / "output" / "attention").glob("demo_*.json")
+    assert json.loads(file.read_text())["measured"]["steps"] == 3
+    text = said(result, "say")
+    assert text.startswith("Method exact share, 30% of the maps on average.")
+    assert len(re.findall(r"^\| \d \|", text, re.MULTILINE)) == 9
+    (picture,) = (server.base / "output" / "sparsity").glob("figure_*.png")
+    with Image.open(picture) as shown:
+        assert min(shown.size) >= 400
+
+
+def test_each_layer_alone_is_measured_in_the_video(server):
+    graph = graphs.demo() | {
+        "profile": graphs.sparsity_profile(steps=2, measure="a video per layer", videos_per_batch=6),
+        "figure": graphs.node("PreviewImage", images=["profile", 1]),
+        "say": graphs.node("PreviewAny", source=["profile", 2]),
+    }
+    graph["empty"]["inputs"] |= {"width": 64, "height": 64, "length": 9}
+    result = server.run(graph)
+    progress = [m["data"]["text"] for m in result.messages if m["type"] == "vdit.report"]
+    assert "14 of 14 videos" in progress
+    text = said(result, "say")
+    assert re.search(r"all layers masked [\d.]+ dB; all but \d [\d.]+; all but \d, \d ", text)
+    assert "| alone, dB | SSIM |" in text
+
+
+def test_the_report_compares_dense_uniform_and_profile(server):
+    where = graphs.sparse(["demo", 0])["inputs"]
+    for name in ("model", "keep", "temperature"):
+        del where[name]
+    graph = graphs.demo() | {
+        "profile": graphs.sparsity_profile(steps=2),
+        "report": graphs.node(
+            "VDiT_SparseReport",
+            **graphs.itself(steps=2),
+            keeps="40, 20",
+            profile=["profile", 0],
+            **{
+                k: v
+                for k, v in graphs.sparse(["demo", 0])["inputs"].items()
+                if k not in ("model", "keep", "temperature")
+            },
+        ),
+        "frames": graphs.node("SaveImage", images=["report", 0], filename_prefix="report/frames"),
+        "chart": graphs.node("SaveImage", images=["report", 1], filename_prefix="report/chart"),
+        "table": graphs.node("PreviewAny", source=["report", 2]),
+        "figures": graphs.node("PreviewAny", source=["report", 3]),
+    }
+    graph["empty"]["inputs"] |= {"width": 64, "height": 64, "length": 9}
+    result = server.run(graph)
+    trials = json.loads(said(result, "figures"))["trials"]
+    assert [(one["keep"], one["profiled"]) for one in trials] == [(0.4, False), (0.4, True), (0.2, False), (0.2, True)]
+    assert all(one["density"] == pytest.approx(one["keep"], abs=0.03) for one in trials)
+    assert len(said(result, "table").splitlines()) == 2 + 1 + 4
+    assert len(list((server.base / "output" / "report").glob("frames_*.png"))) == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dense_layers": "nine"}, "dense_layers: Cannot read 'nine'"),
+        ({"dense_layers": "9"}, "Layer 9 in '9' is out of range"),
+        ({"keep": 101.0}, "101"),
+        ({"method": "best"}, "best"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(server, changes, message):
+    with pytest.raises(PromptFailed, match=re.escape(message)):
+        server.run(graphs.sparsely(**changes))
+
+
+def test_a_profile_for_another_method_is_refused_before_sampling(server):
+    graph = graphs.sparsely(method="window", profile=["profile", 0]) | {"profile": graphs.sparsity_profile()}
+    with pytest.raises(PromptFailed, match="measured for the method 'exact share', not 'window'"):
+        server.run(graph)
+
+
+@pytest.mark.parametrize(
+    "file", ["attention/../../secret.json [output]", "attention/none.json [output]", "/etc/passwd"]
+)
+def test_profiles_are_read_from_their_folders_only(server, file):
+    graph = graphs.sparsely(profile=["load", 0]) | {"load": graphs.node("VDiT_LoadSparsityProfile", file=file)}
+    with pytest.raises(PromptFailed, match="sparsity profile"):
+        server.run(graph)
+
+
+def test_a_transfer_and_a_recording_go_with_it(server):
+    graph = graphs.transfer()
+    graph["sparse"] = graphs.sparse(["transfer", 0])
+    graph["sample target"]["inputs"]["model"] = ["sparse", 0]
+    result = server.run(graph)
+    reports = result.reports()
+    assert reports["transfer"] == "replaced 54 of 54 calls"
+    assert reports["sparse"].startswith("computed 30% of all maps (54 of 54 calls at 30%)")
+    other = graphs.transfer()
+    other["sparse"] = graphs.sparse(["demo", 0])
+    other["transfer"]["inputs"]["model"] = ["sparse", 0]
+    torch.testing.assert_close(server.run(other).latents["save target"], result.latents["save target"])
