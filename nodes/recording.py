@@ -14,10 +14,16 @@ from ..vdit_core.hosts.comfy import Outcome
 from ..vdit_core.record import Recorder
 from ..vdit_core.store import AttentionStore
 
+_ANEW = (
+    "Connect `latent` to the sampler whose model comes from the same Record Attention, and queue again: the next run "
+    "samples anew."
+)
+_OTHER_MODEL = "Record a model that the pack knows, or remove Record Attention and what hangs on it."
+
 
 class Losses:
-    """How often a recording was asked for in vain. Record Attention's fingerprint holds it: after a loss the next run
-    samples anew, instead of taking the sampler's latent from the cache again."""
+    """How often a recording was lost that another run would bring back. Record Attention's fingerprint holds it: after a
+    loss the next run samples anew, instead of taking the sampler's latent from the cache again."""
 
     count = 0
 
@@ -37,7 +43,7 @@ class Recording:
         self._unclaimed: dict[str, AttentionStore] = {}
         self._claimed: WeakValueDictionary[str, AttentionStore] = WeakValueDictionary()
         self._prompt: str | None = None
-        self._why = "its sampler has not run"
+        self._why, self._remedy = "its sampler has not run", _ANEW
 
     def ended(self, outcome: Outcome) -> None:
         """A sampling run has ended."""
@@ -45,8 +51,9 @@ class Recording:
         if prompt != self._prompt:
             self._unclaimed.clear()
         self._prompt = prompt
+        self._remedy = _ANEW
         if outcome.stock is not None:
-            self._why = f"the run was left to the stock model: {outcome.stock}"
+            self._why, self._remedy = f"the run was left to the stock model, because {outcome.stock}", _OTHER_MODEL
         elif outcome.samples is None or outcome.run is None:
             self._why = "the sampling run did not end well, or never called the model"
         else:
@@ -62,11 +69,8 @@ class Recording:
         mark = _fingerprint(latent)
         store = self._unclaimed.pop(mark, self._claimed.get(mark))
         if store is None:
-            Losses.count += 1
-            raise NoRecording(
-                f"There is no recording of this latent: {self._why}. Connect `latent` to the sampler whose model comes "
-                "from the same Record Attention, and queue again: the next run samples anew."
-            )
+            Losses.count += self._remedy == _ANEW
+            raise NoRecording(f"There is no recording of this latent: {self._why}. {self._remedy}")
         self._claimed[mark] = store
         return store
 

@@ -50,8 +50,9 @@ def _attach(model: Any, transfer: MapTransfer, node: str | None) -> Any:
             report.show(node, f"stock model: {outcome.stock}", good=False)
         elif outcome.samples is not None and outcome.run is not None:
             done = transfer.report
-            whole = done.replaced == done.expected and not done.missed
-            report.show(node, str(done), whole, outcome.run.model.layers)
+            whole = done.replaced == done.expected and not done.missed and outcome.caveat is None
+            text = str(done) if outcome.caveat is None else f"{done}; {outcome.caveat}"
+            report.show(node, text, whole, outcome.run.model.layers)
 
     return attach(model, transfer, ended)
 

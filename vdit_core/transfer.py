@@ -240,7 +240,9 @@ def _place(x: Tensor, rows: list[int], heads: list[int] | None, source: Tensor) 
 class LiveTransfer(MapTransfer):
     """Source and targets in one batch: in each branch the map of sample 0 serves the other samples.
 
-    Nothing is stored. Where all heads are replaced, the softmax is computed once for all rows' values.
+    Nothing is stored. Where all heads are replaced, the softmax is computed once for all rows' values. All samples need
+    the same noise, at the start and in every step that adds some. The ComfyUI host sees to the latter; in diffusers
+    give a stochastic scheduler a generator for each sample, all seeded alike.
 
     Args:
         where: layers, heads, steps and branches.

@@ -1,114 +1,26 @@
-"""Runs inside ComfyUI's Python, on its real classes: the host adapter with other models, samplers and patches.
-
-Arguments: the checkout, the pack's folder. Prints one line of JSON: for each check "ok", or what went wrong.
-"""
+"""The host adapter on ComfyUI's own classes: other models, patches and overrides, grids. Started by test_host.py."""
 
 from __future__ import annotations
 
 import gc
-import importlib.util
 import inspect
-import json
 import logging
-import sys
-import traceback
+import types
 import weakref
 
-checkout, pack_folder = sys.argv[1:]
-sys.argv = ["main.py"]
-sys.path.insert(0, checkout)
+import inside
+from inside import CALLS, MODEL, SOURCE, STEPS, TARGET, Watch, host, raised_by, sample, text, tiny, watched
 
-import utils.extra_config  # noqa: E402, F401 - as main.py does, before another package of that name
-from comfy.cli_args import args  # noqa: E402
-
-args.cpu = True
-
-import comfy.ldm.wan.model as wan  # noqa: E402
-import comfy.model_management  # noqa: E402
-import comfy.ops  # noqa: E402
-import comfy.sample  # noqa: E402
-import comfy.samplers  # noqa: E402
-import comfy.sd  # noqa: E402
-import torch  # noqa: E402
-from comfy.patcher_extension import WrappersMP  # noqa: E402
-
-spec = importlib.util.spec_from_file_location(
-    "pack", f"{pack_folder}/__init__.py", submodule_search_locations=[pack_folder]
-)
-sys.modules["pack"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules["pack"])
-
-from pack.vdit_core.call import Interceptor  # noqa: E402
-from pack.vdit_core.hosts import comfy as host  # noqa: E402
-from pack.vdit_core.hosts import comfy_demo  # noqa: E402
-from pack.vdit_core.record import Recorder  # noqa: E402
-from pack.vdit_core.transfer import LiveTransfer, Transfer  # noqa: E402
-
-STEPS, CALLS = 3, 9 * 3 * 2
-MODEL, CLIP, _ = comfy_demo.load()
-
-
-def prompt(text: str) -> list:
-    return CLIP.encode_from_tokens_scheduled(CLIP.tokenize(text))
-
-
-SOURCE, TARGET, NOTHING = (
-    prompt(t) for t in ("A car is driving on the highway", "A red car is driving on the highway", "")
-)
-
-
-def sample(model, positive=SOURCE, negative=NOTHING, shape=(1, 16, 5, 16, 16), cfg=5.0, sampler="euler", **options):
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(7))
-    latent = torch.zeros(shape)
-    return comfy.sample.sample(
-        model, noise, STEPS, cfg, sampler, "simple", positive, negative, latent, disable_pbar=True, **options
-    )
-
-
-def raised_by(function, *arguments, **options):
-    """The exception of a call, without its frames, or None."""
-    try:
-        function(*arguments, **options)
-    except BaseException as error:
-        return error.with_traceback(None)
-
-
-class Watch(Interceptor):
-    """Notes every call and changes nothing."""
-
-    def __init__(self) -> None:
-        self.calls, self.runs, self.ends = [], [], []
-
-    def begin(self, run):
-        self.runs.append(run)
-
-    def __call__(self, call, proceed):
-        self.calls.append(call.site)
-        return proceed(call)
-
-    def end(self, completed):
-        self.ends.append(completed)
-
-
-def watched(model, **options):
-    """A run under observation: what it saw, what it gave, how it ended."""
-    watch, outcomes = Watch(), []
-    samples = sample(host.attach(model, watch, outcomes.append), **options)
-    return watch, samples, outcomes[0]
-
-
-def tiny(kind=wan.WanModel, **changes):
-    """A small model of another Wan class, with random weights, loaded as ComfyUI loads a file."""
-    config = {"model_type": "t2v", "in_dim": 16, "out_dim": 16, "dim": 128, "ffn_dim": 64, "num_heads": 1,
-              "num_layers": 2, "text_dim": 4096, "operations": comfy.ops.disable_weight_init}  # fmt: skip
-    network = kind(**config | changes, dtype=torch.float32, device="cpu")
-    torch.manual_seed(0)
-    weights = {name: 0.02 * torch.randn(x.shape) for name, x in network.state_dict().items()}
-    return comfy.sd.load_diffusion_model_state_dict(weights)
-
-
-def text(width=4096, length=6):
-    return [[torch.randn(1, length, width, generator=torch.Generator().manual_seed(1)), {}]]
+# isort: split
+import comfy.model_management
+import comfy.samplers
+import torch
+from comfy.ldm.wan import model as wan
+from comfy.patcher_extension import WrappersMP
+from pack.vdit_core.call import Interceptor
+from pack.vdit_core.record import Recorder, Selection
+from pack.vdit_core.selection import Indices, LayerMask
+from pack.vdit_core.transfer import LiveTransfer, Transfer, Where
 
 
 def check_observing_changes_no_bit():
@@ -251,8 +163,97 @@ def check_conditioning_areas():
     assert isinstance(error, host.HostError)
     assert "recorded maps fit one grid only (Recorder)" in str(error), error
     live = LiveTransfer()
-    sample(host.attach(MODEL, live), positive=both, shape=(2, 16, 5, 16, 16))
+    sample(host.attach(MODEL, live), positive=both, videos=2)
     assert live.report.replaced == live.report.expected
+
+
+def check_what_is_idle_is_not_in_the_way_of_areas():
+    """A recorder of nothing, transfers of nothing: the stock result, bit for bit."""
+    recorder = Recorder()
+    sample(host.attach(MODEL, recorder))
+    left = [[SOURCE[0][0], {"area": (5, 16, 8, 0, 0, 0), "strength": 1.0}]]
+    both = [*left, *TARGET]
+    model = MODEL
+    for idle in (
+        Recorder(Selection(layers=Indices("none"))),
+        Transfer(recorder.store, Where(LayerMask("all:0"))),
+        Transfer(recorder.store, Where(steps=Indices("none"))),
+        Transfer(recorder.store, Where(heads=Indices("none"))),
+    ):
+        model = host.attach(model, idle)
+    assert torch.equal(sample(model, positive=both), sample(MODEL, positive=both))
+    watch = Watch()
+    model = host.attach(host.attach(model, watch), Recorder(Selection(layers=Indices("8"), steps=Indices("2"))))
+    assert "fit one grid only (Watch, Recorder)" in str(raised_by(sample, model, positive=both))
+    assert {site.step for site in watch.calls} == {0}, "said at once, not when the layer comes"
+
+
+def check_a_reference_on_one_prompt_only_is_named():
+    model = tiny(in_dim_ref_conv=16)
+    conds = text()
+    conds[0][1]["reference_latents"] = [torch.randn(1, 16, 1, 16, 16)]
+    error = raised_by(sample, host.attach(model, Recorder()), positive=conds, negative=text())
+    assert isinstance(error, host.HostError)
+    assert "Give every prompt the same reference, the negative one too" in str(error), error
+
+
+def check_the_official_sparse_node_is_told_of():
+    """A stand-in for ComfyUI 0.38's: a function made around a patch, in a module whose name is its path."""
+    module = types.ModuleType("/x/comfy_extras/nodes_sparse_attention")
+    exec(
+        """
+def make_attention_override(patch, previous):
+    def override(func, *args, **kwargs):
+        patch.calls += 1
+        return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
+    return override
+""",
+        module.__dict__,
+    )
+
+    class Patch:
+        calls = 0
+
+        def dense_reason(self, options, tokens, layer):
+            assert (options["block_index"], tokens) == (layer, 320)
+            return "in its dense blocks" if layer < 5 else None
+
+    class Chained:
+        def __init__(self, previous):
+            self.previous = previous
+
+        def __call__(self, func, *args, **kwargs):
+            return self.previous(func, *args, **kwargs)
+
+    class Told(Interceptor):
+        def __init__(self):
+            self.told = {}
+
+        def __call__(self, call, proceed):
+            self.told[call.site.layer] = call.sparse_elsewhere
+            return proceed(call)
+
+    def told(override):
+        model, watch = MODEL.clone(), Told()
+        model.model_options["transformer_options"]["optimized_attention_override"] = override
+        sample(host.attach(model, watch))
+        return watch.told
+
+    def behind(previous):
+        def override(func, *args, **kwargs):
+            return previous(func, *args, **kwargs)
+
+        return override
+
+    patch = Patch()
+    node = module.make_attention_override(patch, None)
+    wanted = {layer: "Model Sparse Attention" if layer >= 5 else None for layer in range(9)}
+    for override in (node, Chained(node), behind(Chained(node)), module.make_attention_override(Patch(), behind(node))):
+        assert told(override) == wanted, override
+    assert patch.calls > 0
+    silent = module.make_attention_override(types.SimpleNamespace(calls=0), None)
+    assert set(told(silent).values()) == {"Model Sparse Attention"}
+    assert set(told(behind(lambda func, *args, **kwargs: func(*args, **kwargs))).values()) == {None}
 
 
 def check_context_windows():
@@ -308,39 +309,4 @@ def check_lora():
     assert not torch.equal(samples, sample(MODEL))
 
 
-def check_two_experts():
-    """Wan2.2 14B: two models of one class, each sampling a part of the steps, each recorded on its own."""
-    levels = comfy.samplers.calculate_sigmas(MODEL.get_model_object("model_sampling"), "simple", 4)
-
-    def both(first, second):
-        half = sample(first, sigmas=levels[:3])
-        return sample(second, sigmas=levels[2:], positive=TARGET), half
-
-    recorders = Recorder(), Recorder()
-    stock = both(MODEL, MODEL)
-    recorded = both(*(host.attach(MODEL, r) for r in recorders))
-    assert all(map(torch.equal, stock, recorded))
-    transfers = [Transfer(r.store) for r in recorders]
-    again = both(*(host.attach(MODEL, t) for t in transfers))
-    for a, b in zip(again, stock, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
-    assert [t.report.replaced for t in transfers] == [36, 36]
-
-
-def check_partial_denoise():
-    recorder = Recorder()
-    source = sample(host.attach(MODEL, recorder), denoise=0.5)
-    assert len(recorder.store.header.sigmas) == STEPS
-    again = sample(host.attach(MODEL, Transfer(recorder.store)), denoise=0.5)
-    torch.testing.assert_close(again, source, rtol=0, atol=1e-4)
-
-
-results = {}
-with torch.inference_mode():
-    for name, check in [(n[6:], f) for n, f in globals().items() if n.startswith("check_")]:
-        try:
-            check()
-            results[name] = "ok"
-        except BaseException:
-            results[name] = traceback.format_exc()[-1500:]
-print(json.dumps(results))
+inside.report(globals())

@@ -79,6 +79,8 @@ def test_what_the_host_says_of_each_call(demo_model):
     assert notes.run.grid == TokenGrid(5, 8, 8)
     assert notes.run.branches == ("cond", "uncond")
     assert notes.run.samples == 2
+    assert notes.run.kind == "wan t2v 16 -> 16"
+    assert notes.run.evaluations == 1
     assert notes.run.sigmas == pytest.approx([1, 2.001 / 2.334, 1.002 / 1.668])  # 3 u / (1 + 2 u) at u = 1, .667, .334
     calls = [(s.layer, s.step, s.rows[0].branch, s.visit) for s in notes.sites]
     assert calls == [(i, n, b, 0) for n in range(STEPS) for b in ("cond", "uncond") for i in range(9)]
@@ -115,6 +117,14 @@ def test_live_equals_stored(demo_model, store):
     torch.testing.assert_close(latents[1:2], stored, rtol=0, atol=2e-3)
     torch.testing.assert_close(latents[2:3], stored, rtol=0, atol=2e-3)
     assert str(live.report) == f"replaced {9 * STEPS * 2} of {9 * STEPS * 2} calls"
+
+
+def test_live_transfer_from_other_noise_is_refused(demo_model):
+    with (
+        pytest.raises(TransferError, match=r"other noise than the source.*latents=noise\.expand"),
+        attach(demo_model.pipe, LiveTransfer()),
+    ):
+        demo_model.sample([SOURCE, TARGET], [7, 8], steps=STEPS)
 
 
 def test_transfer_changes_the_target(demo_model, stock, store):
@@ -206,17 +216,17 @@ def test_a_model_called_without_a_context_is_refused(demo_model):
 
 
 @pytest.mark.parametrize(
-    "scheduler",
+    ("scheduler", "evaluations"),
     [
-        UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
-        FlowMatchHeunDiscreteScheduler(shift=3.0),
+        (UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0), 1),
+        (FlowMatchHeunDiscreteScheduler(shift=3.0), 2),
     ],
     ids=["unipc", "heun"],
 )
-def test_other_schedulers_transfer_into_themselves_exactly(demo_model, monkeypatch, scheduler):
-    """UniPC's timesteps are rounded to whole numbers, Heun comes to each level twice."""
+def test_other_schedulers_transfer_into_themselves_exactly(demo_model, monkeypatch, scheduler, evaluations):
+    """UniPC's timesteps are rounded to whole numbers, Heun comes to each level twice, and its recording is so large."""
     monkeypatch.setattr(demo_model.pipe, "scheduler", scheduler)
-    recorder = Recorder(Selection(Indices("2-4")))
+    recorder = Recorder(Selection(Indices("2-4")), budget=lambda: 3 * 4 * 2 * 2 * 320 * 256 * 4 * evaluations)
     with attach(demo_model.pipe, recorder):
         wanted = demo_model.sample([SOURCE], [3], steps=4)
     transfer = Transfer(recorder.store, Where(LayerMask("2-4")))

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -25,10 +26,12 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..call import AttentionCall, Chain, Interceptor, ModelSignature, Row, Run, Site, TokenGrid
+from .comfy_branches import absent, branch_names, branches_to_come
+from .comfy_samplers import evaluations, with_one_noise
+from .comfy_sparse import SparseOverrides
 
 _KEY = "vdit_attention"
 _OVERRIDE = "optimized_attention_override"
-_BRANCHES = {"positive": "cond", "negative": "uncond"}
 
 
 class HostError(RuntimeError):
@@ -40,12 +43,13 @@ class Outcome:
     """How a sampling run ended.
 
     samples: what the sampler returned; None after an error or interrupt. run: what the first attention call showed.
-    stock: why the run was left to the stock model, or None.
+    stock: why the run was left to the stock model, or None. caveat: what an interceptor needs and did not get, or None.
     """
 
     samples: Tensor | None
     run: Run | None
     stock: str | None
+    caveat: str | None = None
 
 
 OnEnd = Callable[[Outcome], None]
@@ -85,6 +89,11 @@ def _signature(network: Any) -> ModelSignature:
     return ModelSignature(len(network.blocks), network.num_heads, network.dim // network.num_heads)
 
 
+def _kind(network: Any) -> str:
+    """What tells networks of one signature apart, in words that all hosts share."""
+    return f"wan {network.model_type} {network.in_dim} -> {network.out_dim}"
+
+
 def _network(model: Any) -> Any:
     network = model.model.diffusion_model
     return getattr(network, "_orig_mod", network)
@@ -104,7 +113,9 @@ def _sample(
     executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
 ) -> Any:
     guider = executor.class_obj
-    session = _Session(guider, sigmas, len(noise))
+    session = _Session(guider, sampler, sigmas, noise)
+    if session.stock is None and session.chain.one_noise:
+        sampler, session.caveat = with_one_noise(sampler)
     guider.model_options.setdefault("transformer_options", {})[_KEY] = session
     samples = None
     try:
@@ -136,30 +147,34 @@ def _apply(
 class _Session:
     """One sampling run."""
 
-    def __init__(self, guider: Any, sigmas: Tensor, samples: int) -> None:
+    def __init__(self, guider: Any, sampler: Any, sigmas: Tensor, noise: Tensor) -> None:
         attached = guider.model_patcher.get_attachment(_KEY) or ()
         self.network = _network(guider.model_patcher)
         self.chain = Chain([interceptor for interceptor, _ in attached])
         self.on_end = [on_end for _, on_end in attached if on_end is not None]
-        self.guider = guider
+        self.guider, self.sampler = guider, sampler
         self.sigmas = tuple(dict.fromkeys(sigmas[:-1].tolist()))  # where each step begins
-        self.samples = samples
+        self.samples = len(noise)
+        self.one_noise = not self.chain.one_noise or bool((noise == noise[:1]).all())
         self.run: Run | None = None
         self.visits: Counter[tuple[str, float]] = Counter()
         self.names: dict[UUID, list[str]] = {}
+        self.strict: list[str] | None = None  # who acts in this run and knows one grid only
         self.lock = threading.Lock()  # ComfyUI calls the model from one thread per GPU
         self.stock: str | None = None
+        self.caveat: str | None = None
         if (reason := _unknown(self.network)) is not None:
             self.leave_to_stock(reason)
 
     def leave_to_stock(self, reason: str) -> None:
-        self.stock = reason
-        logging.warning("VDiT Attention: this run is computed by the stock model: %s.", reason)
+        if self.stock is None:
+            logging.warning("VDiT Attention: this run is computed by the stock model: %s.", reason)
+        self.stock = self.stock or reason
 
     def override(self, x: Tensor, t: Tensor, options: dict[str, Any], conds: dict[str, Any]) -> _Override:
         """The attention override of one model call; x holds one chunk of the batch per entry of options["uuids"]."""
         if not self.names:
-            self.names = _branch_names(self.guider.conds)
+            self.names = branch_names(self.guider.conds)
         sigma = float(t.max())
         uuids = options["uuids"]
         # A conditioning that another node made up on the way has no name of its own.
@@ -185,43 +200,53 @@ class _Session:
                 self.run = run
         run = self.run
         if grid != run.grid:
-            strict = [type(i).__name__ for i in self.chain.interceptors if not i.any_grid]
-            if strict:
-                raise HostError(
-                    f"This run computes attention on a grid of {grid} after one of {run.grid}, as context windows and "
-                    f"conditioning areas do; recorded maps fit one grid only ({', '.join(strict)}). Use live transfer, "
-                    "switch off the causal window fix, or remove the windows or areas."
-                )
+            if self.strict is None:
+                self.strict = [type(i).__name__ for i in self.chain.interceptors if not i.any_grid and _acts(i, run)]
+            if self.strict:
+                raise HostError(_two_grids(run.grid, grid, self.strict))
             run = replace(run, grid=grid)
         return Site(run, layer, run.step_of(call.sigma), call.sigma, call.visit, call.rows)
 
     def describe(self, grid: TokenGrid, dtype: torch.dtype) -> Run:
-        return Run(_signature(self.network), grid, self.sigmas, _branches_to_come(self.guider), self.samples, dtype)
+        return Run(
+            _signature(self.network),
+            grid,
+            self.sigmas,
+            branches_to_come(self.guider),
+            self.samples,
+            dtype,
+            _kind(self.network),
+            absent(self.guider, self.sigmas),
+            evaluations(self.sampler),
+            self.one_noise,
+        )
 
     def close(self, samples: Tensor | None) -> None:
         self.chain.end(completed=samples is not None and self.run is not None and self.stock is None)
-        outcome = Outcome(samples, self.run, self.stock)
+        outcome = Outcome(samples, self.run, self.stock, self.caveat)
         for on_end in self.on_end:
             on_end(outcome)
 
 
-def _branch_names(conds: dict[str, list[dict[str, Any]]]) -> dict[UUID, list[str]]:
-    """The branches of each conditioning entry of a guider: cond, uncond, or the guider's own word; further ones of a
-    kind are numbered. An entry is more than one branch where ComfyUI repeats it for an area of another."""
-    names: dict[UUID, list[str]] = {}
-    for kind, entries in conds.items():
-        for n, entry in enumerate(entries or ()):
-            names.setdefault(entry["uuid"], []).append(_BRANCHES.get(kind, kind) + (f" {n + 1}" if n else ""))
-    return names
+def _acts(interceptor: Interceptor, run: Run) -> bool:
+    """Whether an interceptor wants any call of a run."""
+    rows = tuple(Row(branch, sample) for branch in run.branches for sample in range(run.samples))
+    places = product(range(run.model.layers), enumerate(run.sigmas))
+    return any(interceptor.wants(Site(run, layer, step, sigma, 0, rows)) for layer, (step, sigma) in places)
 
 
-def _branches_to_come(guider: Any) -> tuple[str, ...]:
-    """The branches that a guider will compute; at a guidance of 1 ComfyUI leaves out the negative prompt."""
-    conds = dict(guider.conds)
-    optimized = not guider.model_options.get("disable_cfg1_optimization", False)
-    if optimized and set(conds) == {"positive", "negative"} and math.isclose(guider.cfg, 1.0):
-        del conds["negative"]
-    return tuple(name for names in _branch_names(conds).values() for name in names)
+def _two_grids(first: TokenGrid, grid: TokenGrid, strict: list[str]) -> str:
+    """Why a run cannot go on with a second grid, and what to do."""
+    if (first.frames, first.height, first.width) == (grid.frames, grid.height, grid.width):
+        cause = "as a reference picture on some of the prompts does"
+        remedy = "Give every prompt the same reference, the negative one too"
+    else:
+        cause = "as context windows and conditioning areas do"
+        remedy = "Use live transfer, switch off the causal window fix, or remove the windows or areas"
+    return (
+        f"This run computes attention on a grid of {grid} after one of {first}, {cause}; recorded maps fit one grid "
+        f"only ({', '.join(strict)}). {remedy}."
+    )
 
 
 def _reference_tokens(network: Any, conds: dict[str, Any]) -> int:
@@ -239,7 +264,7 @@ class _Override:
         self, session: _Session, sigma: float, visit: int, rows: tuple[Row, ...], prefix: int, previous: Any
     ) -> None:
         self.session, self.sigma, self.visit, self.rows, self.prefix = session, sigma, visit, rows, prefix
-        self.previous = previous
+        self.previous, self.sparse = previous, SparseOverrides(previous)
         self.layer = -1
 
     @torch.compiler.disable()
@@ -256,8 +281,9 @@ class _Override:
         def backend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return _split(stock(_join(q), _join(k), _join(v), *args, **kwargs), heads)
 
-        call = AttentionCall(site, _split(q, heads), _split(k, heads), _split(v, heads), backend)
-        return _join(session.chain(call))
+        elsewhere = self.sparse.name_if_sparse(kwargs["transformer_options"], grid.tokens, self.layer)
+        q, k, v = (_split(x, heads) for x in (q, k, v))
+        return _join(session.chain(AttentionCall(site, q, k, v, backend, sparse_elsewhere=elsewhere)))
 
     def _self_attention(self, q: Tensor, k: Tensor, kwargs: dict[str, Any]) -> TokenGrid | None:
         """The grid, if this call is a block's self-attention; it is the block's first call, before cross-attention,

@@ -96,9 +96,18 @@ class _Session:
     def _describe(self, model: Any, latents: Tensor) -> Run:
         config = model.config
         grid = TokenGrid(*(n // p for n, p in zip(latents.shape[2:], config.patch_size, strict=True)))
-        signature = ModelSignature(len(model.blocks), config.num_attention_heads, config.attention_head_dim)
-        branches = ("cond", "uncond") if self.pipe.do_classifier_free_guidance else ("cond",)
-        return Run(signature, grid, tuple(dict.fromkeys(self.levels)), branches, len(latents), latents.dtype)
+        noise = latents[:, : config.out_channels]  # beside it a picture's latents, in image-to-video
+        return Run(
+            ModelSignature(len(model.blocks), config.num_attention_heads, config.attention_head_dim),
+            grid,
+            tuple(dict.fromkeys(self.levels)),
+            ("cond", "uncond") if self.pipe.do_classifier_free_guidance else ("cond",),
+            len(latents),
+            latents.dtype,
+            f"wan {'i2v' if config.image_dim else 't2v'} {config.in_channels} -> {config.out_channels}",
+            evaluations=max(Counter(self.levels).values()),
+            one_noise=not self.chain.one_noise or bool((noise == noise[:1]).all()),
+        )
 
     def reached_the_end(self) -> bool:
         """Whether the last step was computed; a pipeline that is told to interrupt skips the rest without an error."""

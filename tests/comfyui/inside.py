@@ -1,0 +1,138 @@
+"""What the checks share that run inside ComfyUI's Python: its real classes on the CPU, the pack, the demo model.
+
+A script of checks is started with two arguments, ComfyUI's checkout and the pack's folder. `report` runs its functions
+check_… and prints one line of JSON: for each "ok", or what went wrong.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import traceback
+from typing import Any
+
+checkout, pack_folder = sys.argv[1:]
+sys.argv = ["main.py"]
+sys.path.insert(0, checkout)
+
+import utils.extra_config  # noqa: E402, F401 - as main.py does, before another package of that name
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = True
+
+import comfy.ldm.wan.model as wan  # noqa: E402
+import comfy.ops  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.sd  # noqa: E402
+import torch  # noqa: E402
+
+spec = importlib.util.spec_from_file_location(
+    "pack", f"{pack_folder}/__init__.py", submodule_search_locations=[pack_folder]
+)
+sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["pack"])
+
+from pack.vdit_core.call import Interceptor  # noqa: E402
+from pack.vdit_core.hosts import comfy as host  # noqa: E402
+from pack.vdit_core.hosts import comfy_demo  # noqa: E402
+
+STEPS, CALLS = 3, 9 * 3 * 2
+MODEL, CLIP, _ = comfy_demo.load()
+
+
+def prompt(text: str) -> list:
+    return CLIP.encode_from_tokens_scheduled(CLIP.tokenize(text))
+
+
+SOURCE, TARGET, NOTHING = (
+    prompt(t) for t in ("A car is driving on the highway", "A red car is driving on the highway", "")
+)
+
+
+def sample(
+    model,
+    positive=SOURCE,
+    negative=NOTHING,
+    videos=1,
+    size=(16, 5, 16, 16),
+    cfg=5.0,
+    sampler="euler",
+    steps=STEPS,
+    **more,
+):
+    """Latents of some videos from one noise."""
+    noise = torch.randn((1, *size), generator=torch.Generator().manual_seed(7)).repeat(videos, 1, 1, 1, 1)
+    return comfy.sample.sample(
+        model, noise, steps, cfg, sampler, "simple", positive, negative, torch.zeros_like(noise), disable_pbar=True,
+        **({"seed": 7} | more),
+    )  # fmt: skip
+
+
+#: A grid of 2 x 4 x 4 tokens, where the size does not matter and there are many runs.
+SMALL = (16, 2, 8, 8)
+
+
+def both_prompts() -> list:
+    """Source and target as one batch."""
+    return [[torch.cat([SOURCE[0][0], TARGET[0][0]]), {}]]
+
+
+def raised_by(function, *arguments, **options):
+    """The exception of a call, without its frames, or None."""
+    try:
+        function(*arguments, **options)
+    except BaseException as error:
+        return error.with_traceback(None)
+
+
+class Watch(Interceptor):
+    """Notes every call and changes nothing."""
+
+    def __init__(self) -> None:
+        self.calls, self.runs, self.ends = [], [], []
+
+    def begin(self, run):
+        self.runs.append(run)
+
+    def __call__(self, call, proceed):
+        self.calls.append(call.site)
+        return proceed(call)
+
+    def end(self, completed):
+        self.ends.append(completed)
+
+
+def watched(model, **options):
+    """A run under observation: what it saw, what it gave, how it ended."""
+    watch, outcomes = Watch(), []
+    samples = sample(host.attach(model, watch, outcomes.append), **options)
+    return watch, samples, outcomes[0]
+
+
+def tiny(kind=wan.WanModel, **changes):
+    """A small model of another Wan class, with random weights, loaded as ComfyUI loads a file."""
+    config = {"model_type": "t2v", "in_dim": 16, "out_dim": 16, "dim": 128, "ffn_dim": 64, "num_heads": 1,
+              "num_layers": 2, "text_dim": 4096, "operations": comfy.ops.disable_weight_init}  # fmt: skip
+    network = kind(**config | changes, dtype=torch.float32, device="cpu")
+    torch.manual_seed(0)
+    weights = {name: 0.02 * torch.randn(x.shape) for name, x in network.state_dict().items()}
+    return comfy.sd.load_diffusion_model_state_dict(weights)
+
+
+def text(width=4096, length=6):
+    return [[torch.randn(1, length, width, generator=torch.Generator().manual_seed(1)), {}]]
+
+
+def report(names: dict[str, Any]) -> None:
+    """Run the checks among a script's names."""
+    results = {}
+    with torch.inference_mode():
+        for name, check in [(n.removeprefix("check_"), f) for n, f in names.items() if n.startswith("check_")]:
+            try:
+                check()
+                results[name] = "ok"
+            except BaseException:
+                results[name] = traceback.format_exc()[-1500:]
+    print(json.dumps(results))
