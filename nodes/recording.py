@@ -22,8 +22,9 @@ _OTHER_MODEL = "Record a model that the pack knows, or remove Record Attention a
 
 
 class Losses:
-    """How often a recording was lost that another run would bring back. Record Attention's fingerprint holds it: after a
-    loss the next run samples anew, instead of taking the sampler's latent from the cache again."""
+    """How often a recording was lost that another run would bring. Record Attention's fingerprint holds it: after a
+    loss the next run samples anew, instead of taking the sampler's latent from the cache again.
+    """
 
     count = 0
 

@@ -106,20 +106,59 @@ def check_an_override_set_later_is_chained_too():
     assert (len(watch.calls), len(seen)) == (9 * STEPS, 2 * 9 * STEPS)
 
 
-def check_other_classes_run_stock_with_one_warning():
-    model = tiny(wan.VaceWanModel, model_type="vace", vace_layers=1, vace_in_dim=96)
+def warnings_of(function, *arguments, **options):
+    """What a call returns, and the pack's warnings."""
     warnings = []
     handler = logging.Handler()
     handler.emit = lambda record: warnings.append(record.getMessage())
     logging.getLogger().addHandler(handler)
     try:
-        watch, samples, outcome = watched(model, positive=text(), negative=text())
+        return function(*arguments, **options), [text for text in warnings if "VDiT" in text]
     finally:
         logging.getLogger().removeHandler(handler)
+
+
+def check_other_classes_run_stock_with_one_warning():
+    model = tiny(wan.VaceWanModel, model_type="vace", vace_layers=1, vace_in_dim=96)
+    (watch, samples, outcome), warnings = warnings_of(watched, model, positive=text(), negative=text())
     assert torch.equal(samples, sample(model, positive=text(), negative=text()))
     assert watch.calls == watch.runs == []
     assert "VaceWanModel is not a model whose tokens this pack knows" in outcome.stock
-    assert len([w for w in warnings if "VDiT" in w]) == 1, warnings
+    assert len(warnings) == 1, warnings
+
+
+def check_calls_of_an_unexpected_shape_run_stock_with_one_warning():
+    """Another node that repeats the batch behind our back."""
+
+    def twice(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
+        doubled = [torch.cat([each, each]) for each in (x, t, c_crossattn)]
+        return executor(*doubled[:2], c_concat, doubled[2], control, transformer_options, **conds)[: len(x)]
+
+    watch, outcomes = Watch(), []
+    model = host.attach(MODEL, watch, outcomes.append)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "twice", twice)
+    samples, warnings = warnings_of(sample, model)
+    torch.testing.assert_close(samples, sample(MODEL), rtol=0, atol=2e-3)
+    assert watch.calls == []
+    assert "has 4 rows of 320 tokens; expected 2 rows" in outcomes[0].stock
+    assert len(warnings) == 1, warnings
+
+
+def check_a_model_that_cannot_be_recorded_is_not_sampled_again_for_it():
+    """Finish Recording says what is wrong, and leaves the sampler's cached latent alone."""
+    from pack.nodes.recording import Losses, Recording
+
+    model = tiny(wan.VaceWanModel, model_type="vace", vace_layers=1, vace_in_dim=96)
+    recording, before = Recording(Recorder()), Losses.count
+    samples = sample(host.attach(model, recording.recorder, recording.ended), positive=text(), negative=text())
+    for latent in (samples, torch.zeros(1)):
+        message = str(raised_by(recording.claim, latent))
+        assert "VaceWanModel is not a model whose tokens this pack knows" in message, message
+        assert message.endswith("Record a model that the pack knows, or remove Record Attention and what hangs on it.")
+    assert Losses.count == before
+    sample(host.attach(MODEL, recording.recorder, recording.ended))
+    assert "queue again" in str(raised_by(recording.claim, torch.zeros(1)))
+    assert Losses.count == before + 1
 
 
 def check_image_to_video():
