@@ -38,10 +38,13 @@ class Forward:
     def __init__(self, grid: tuple[int, int, int], device: str) -> None:
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         with torch.device(device):
-            self.transformer = WanTransformer3DModel(**WAN_1_3B).to(dtype).eval()
+            self.transformer = WanTransformer3DModel(**WAN_1_3B).eval()
             self.latents = torch.randn(1, 16, grid[0], 2 * grid[1], 2 * grid[2], dtype=dtype)
             self.text = torch.randn(1, 512, 4096, dtype=dtype)
             self.timestep = torch.full((1,), 500.0)
+        for name, parameter in self.transformer.named_parameters():  # as from_pretrained does
+            if not any(kept in name for kept in WanTransformer3DModel._keep_in_fp32_modules):
+                parameter.data = parameter.data.to(dtype)
         levels = torch.tensor([0.5, 0.0])
         self.scheduler = SimpleNamespace(timesteps=self.timestep.cpu(), sigmas=levels)
         self.do_classifier_free_guidance = False

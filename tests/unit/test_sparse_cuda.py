@@ -99,8 +99,8 @@ def test_tiling_is_that_of_torch(grid):
     q, k, v = random_call(grid, torch.bfloat16)
     plan = tiles(grid, DEVICE)
     call = tile(q, k, v, plan)
-    for found, x in ((call.q, q), (call.k, k), (call.v, v)):
-        assert torch.equal(found, _ordered(x, plan))
+    for found, x, repeat in ((call.q, q, False), (call.k, k, True), (call.v, v, False)):
+        assert torch.equal(found, _ordered(x, plan, repeat))
     torch.testing.assert_close(call.q_means, _means(call.q, plan, plan.queries), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(call.k_means, _means(call.k, plan, plan.keys), rtol=1e-4, atol=1e-5)
 

@@ -83,6 +83,6 @@ def test_what_is_always_kept(grid):
 
 def test_sinks_are_kept_and_others_refused():
     found = tiles(TokenGrid(3, 8, 8))
-    assert always(found, sinks=torch.tensor([5, 100]))[found.blocks_of(torch.tensor([5, 100]))].all()
+    assert always(found, sinks=(5, 100))[found.blocks_of(torch.tensor([5, 100]))].all()
     with pytest.raises(ValueError, match="5 to 192 are not all on a grid of 3 x 8 x 8 = 192 tokens"):
-        always(found, sinks=torch.tensor([5, 192]))
+        always(found, sinks=(5, 192))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..gpu import triton_works
+
 
 @dataclass(frozen=True, eq=False)
 class BlockLists:
@@ -40,13 +42,20 @@ def strongest(scores: Tensor, share: Tensor, always: Tensor) -> BlockLists:
         always: bool (key blocks,) on the CPU, kept whatever their score, the last one among them; they count in the
             share.
     """
-    first = _leading(always, scores.device)
-    total = scores.shape[-1]
+    device, total = scores.device, scores.shape[-1]
+    first, kept = _leading(always, device), _sent(always, device)
     counts = (share * total).round().clamp(min=len(first), max=total).int().expand(scores.shape[:2])
-    free = scores.masked_fill(always.to(scores.device), float("-inf"))
-    alike = bool((counts == counts[0, 0]).all())
-    found = free.topk(int(counts.max()) - len(first), dim=-1, sorted=not alike).indices.int()
-    return BlockLists(_joined(first, found), counts.to(scores.device)[..., None].expand(scores.shape[:-1]))
+    most, alike = int(counts.max()), bool((counts == counts[0, 0]).all())
+    counts = _sent(counts, device)
+    if triton_works(device):
+        from .gpu import select  # imports Triton
+
+        if total <= select.MOST:
+            blocks = select.select(scores, kept, first, counts, most)
+            return BlockLists(blocks, counts[..., None].expand(scores.shape[:-1]))
+    free = scores.masked_fill(kept, float("-inf"))
+    found = free.topk(most - len(first), dim=-1, sorted=not alike).indices.int()
+    return BlockLists(_joined(first, found), counts[..., None].expand(scores.shape[:-1]))
 
 
 def reaching(weights: Tensor, mass: Tensor, always: Tensor) -> BlockLists:
@@ -57,7 +66,7 @@ def reaching(weights: Tensor, mass: Tensor, always: Tensor) -> BlockLists:
         mass: float (heads,) or (rows, heads).
         always: as `strongest`; what they hold counts.
     """
-    first, kept = _leading(always, weights.device), always.to(weights.device)
+    first, kept = _leading(always, weights.device), _sent(always, weights.device)
     held = weights.where(kept, 0).sum(-1, keepdim=True)
     falling, order = weights.masked_fill(kept, -1).sort(dim=-1, descending=True)
     falling, order = falling[..., : weights.shape[-1] - len(first)], order[..., : weights.shape[-1] - len(first)]
@@ -81,7 +90,12 @@ def _leading(always: Tensor, device: torch.device) -> Tensor:
     """The blocks that every list begins with, int32, the last one first."""
     if not always[-1]:
         raise ValueError("The last key block must always be kept.")
-    return always.nonzero()[:, 0].roll(1).int().to(device)
+    return _sent(always.nonzero()[:, 0].roll(1).int(), device)
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """A small tensor on another device, without waiting for what a GPU is doing: CUDA copies it aside first."""
+    return x.to(device, non_blocking=True)
 
 
 def _joined(first: Tensor, found: Tensor) -> Tensor:

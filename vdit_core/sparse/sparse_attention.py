@@ -213,8 +213,8 @@ class _Backend:
     def _blocks(self, kernel: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         settings = self.owner.settings
         plan = tiles(self.call.site.run.grid, q.device)
-        kept = always(plan, settings.first_frame, torch.tensor(settings.sinks, dtype=torch.long))
-        sharpness = self.temperature.reciprocal().to(q.device)
+        kept = always(plan, settings.first_frame, settings.sinks)
+        sharpness = self.temperature.reciprocal().to(q.device, non_blocking=True)
         tiled = tile(q, k, v, plan)
         if isinstance(kernel, Sol):
             return kernel(tiled, self.keep, sharpness), self.keep.mean()

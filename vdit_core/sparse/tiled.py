@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..gpu import triton_works
 from .tiles import Tiles
 
 
@@ -15,7 +16,8 @@ from .tiles import Tiles
 class Tiled:
     """One attention call, reordered.
 
-    q, k: (rows, heads, places, head_dim), zeros behind the last token up to a whole query block. v: (.., width).
+    q, k: (rows, heads, places, head_dim). v: (.., width). Up to a whole query block, the last token is
+    followed by zeros in q and v, and by itself in k.
     q_means: float32 (rows, heads, query blocks, head_dim); k_means: (rows, heads, key blocks, head_dim).
     """
 
@@ -36,25 +38,29 @@ class Tiled:
 
 def tile(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles) -> Tiled:
     """q, k: (rows, heads, tokens, head_dim); v: (rows, heads, tokens, width)."""
-    if q.is_cuda:
-        try:
-            from .kernels import triton_tiling  # imports Triton, which not every machine has
-        except ImportError:
-            pass
-        else:
-            if triton_tiling.takes(q, v):
-                return triton_tiling.tile(q, k, v, tiles)
-    q, k, v = (_ordered(x, tiles) for x in (q, k, v))
+    if triton_works(q.device) and all(x.shape[-1] & (x.shape[-1] - 1) == 0 for x in (q, v)):
+        from .gpu.reorder import reorder  # imports Triton
+
+        places = tiles.query_blocks * tiles.queries
+        q, q_means = reorder(q, tiles.order, tiles.queries, places, repeat=False)
+        k, k_means = reorder(k, tiles.order, tiles.keys, places, repeat=True)
+        v, _ = reorder(v, tiles.order, tiles.keys, places, repeat=False)
+        return Tiled(tiles, q, k, v, q_means, k_means)
+    q, k, v = _ordered(q, tiles), _ordered(k, tiles, repeat=True), _ordered(v, tiles)
     return Tiled(tiles, q, k, v, _means(q, tiles, tiles.queries), _means(k, tiles, tiles.keys))
 
 
-def _ordered(x: Tensor, tiles: Tiles) -> Tensor:
-    return F.pad(x[:, :, tiles.order.long()], (0, 0, 0, -x.shape[2] % tiles.queries))
+def _ordered(x: Tensor, tiles: Tiles, repeat: bool = False) -> Tensor:
+    ordered, missing = x[:, :, tiles.order.long()], -x.shape[2] % tiles.queries
+    if repeat:
+        return torch.cat([ordered, ordered[:, :, -1:].expand(-1, -1, missing, -1)], dim=2)
+    return F.pad(ordered, (0, 0, 0, missing))
 
 
 def _means(x: Tensor, tiles: Tiles, size: int) -> Tensor:
     tokens = tiles.grid.tokens
-    sums = x.float().unflatten(2, (-1, size)).sum(3)[:, :, : -(-tokens // size)]
+    whole = F.pad(x[:, :, :tokens].float(), (0, 0, 0, -tokens % size))
+    sums = whole.unflatten(2, (-1, size)).sum(3)
     counts = torch.full((sums.shape[2], 1), float(size), device=x.device)
     counts[-1] -= -tokens % size
     return sums / counts

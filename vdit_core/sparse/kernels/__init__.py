@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Protocol
 
 from torch import Tensor
 
+from ...gpu import triton_works
 from ..blocks import BlockLists
 from ..tiled import Tiled
+from .flex import Flex
 from .gathered import Gathered
 from .sol import Sol
 
@@ -29,29 +30,17 @@ class Kernel(Protocol):
         """
 
 
-@lru_cache(maxsize=1)
-def _triton() -> tuple[Kernel, ...]:
-    try:
-        from .flex import Flex
-        from .triton_blocks import TritonBlocks
-    except ImportError:
-        return ()
-    return TritonBlocks(), Flex()
-
-
 def choose(q: Tensor, pattern: str) -> Kernel | Sol:
     """The kernel for calls with such queries, (rows, heads, tokens, head_dim).
 
     comfy_kitchen's chooses its blocks itself: it serves the pattern "top blocks" where Triton is missing.
     """
-    if q.is_cuda:
-        ours, *others = _triton() or (None,)
-        if ours is not None and ours.refuses(q) is None:
-            return ours
-        sol = Sol()
-        if pattern == "top blocks" and sol.refuses(q) is None:
-            return sol
-        for kernel in others:
-            if kernel is not None and kernel.refuses(q) is None:
+    if triton_works(q.device):
+        from .triton_blocks import TritonBlocks  # imports Triton
+
+        for kernel in (TritonBlocks(), Flex()):
+            if kernel.refuses(q) is None:
                 return kernel
+    if q.is_cuda and pattern == "top blocks" and (sol := Sol()).refuses(q) is None:
+        return sol
     return Gathered()

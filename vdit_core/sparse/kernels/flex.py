@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...gpu import triton_works
 from ..blocks import BlockLists
 from ..tiled import Tiled
 
@@ -26,11 +27,9 @@ class Flex:
     name = "flex_attention"
 
     def refuses(self, q: Tensor) -> str | None:
-        from . import triton_tiling  # imports Triton
-
         if q.shape[-1] & (q.shape[-1] - 1):
             return f"it takes heads whose width is a power of 2, not {q.shape[-1]}"
-        return None if triton_tiling.works(q.device) else "Triton does not work here"
+        return None if triton_works(q.device) else "Triton does not work here"
 
     def __call__(self, call: Tiled, lists: BlockLists, sharpness: Tensor) -> Tensor:
         from torch.nn.attention.flex_attention import BlockMask

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...gpu import triton_works
 from ..blocks import BlockLists
 from ..tiled import Tiled
-from . import triton_tiling
-
-_NOTHING = tl.constexpr(-1e30)  # a score whose weight is 0; finite, so that 0 times it is 0
-
-
-@triton.jit
-def _add_block(q, k_ptr, v_ptr, at, places, scale, top, mass, total, dims, DIM: tl.constexpr, MASKED: tl.constexpr):
-    k = tl.load(k_ptr + at[:, None] * DIM + dims)
-    score = tl.dot(q, tl.trans(k)) * scale
-    if MASKED:
-        score = tl.where((at < places)[None, :], score, _NOTHING)
-    higher = tl.maximum(top, tl.max(score, 1))
-    weight = tl.exp2(score - higher[:, None])
-    shrink = tl.exp2(top - higher)
-    v = tl.load(v_ptr + at[:, None] * DIM + dims)
-    total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None])
-    return higher, mass * shrink + tl.sum(weight, 1), total
 
 
 @triton.jit
 def _attend(
     q_ptr, k_ptr, v_ptr, out_ptr, order_ptr, blocks_ptr, counts_ptr, scale_ptr,
     out_row, out_head, out_token, list_row, list_head, list_block, count_row, count_head, count_block,
-    heads, tokens, places,
+    heads, tokens, places, missing,
     DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     block, map = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -46,17 +31,26 @@ def _attend(
     place = block * QUERIES + tl.arange(0, QUERIES)
     q = tl.load(q_ptr + place[:, None] * DIM + dims)
     scale = tl.load(scale_ptr + map)
-    top = tl.full((QUERIES,), _NOTHING, tl.float32)
+    list_ptr = blocks_ptr + row * list_row + head * list_head + block * list_block
+    count = tl.load(counts_ptr + row * count_row + head * count_head + block * count_block)
+    top = tl.full((QUERIES,), -1e30, tl.float32)  # the largest score so far; finite, so that none less none is 0
     mass = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, DIM), tl.float32)
-    list_ptr = blocks_ptr + row * list_row + head * list_head + block * list_block
-    # The first of every list is the last block, which may be smaller: only there a mask is needed.
-    at = tl.load(list_ptr) * KEYS + lanes
-    top, mass, total = _add_block(q, k_ptr, v_ptr, at, tokens, scale, top, mass, total, dims, DIM, True)
-    count = tl.load(counts_ptr + row * count_row + head * count_head + block * count_block)
-    for i in tl.range(1, count, num_stages=STAGES):
+    for i in tl.range(0, count, num_stages=STAGES):
         at = tl.load(list_ptr + i) * KEYS + lanes
-        top, mass, total = _add_block(q, k_ptr, v_ptr, at, tokens, scale, top, mass, total, dims, DIM, False)
+        k = tl.load(k_ptr + at[:, None] * DIM + dims)
+        score = tl.dot(q, tl.trans(k))
+        higher = tl.maximum(top, tl.max(score, 1) * scale)
+        weight = tl.exp2(score * scale - higher[:, None])
+        shrink = tl.exp2(top - higher)
+        mass = mass * shrink + tl.sum(weight, 1)
+        total = total * shrink[:, None]
+        v = tl.load(v_ptr + at[:, None] * DIM + dims)
+        total = tl.dot(weight.to(v.dtype), v, total)
+        top = higher
+    # Every list has the last block. Keys missing there repeat the last token, over values of 0: all they add is mass.
+    last = tl.load(k_ptr + (tokens - 1) * DIM + dims).to(tl.float32)
+    mass -= missing * tl.exp2(tl.sum(q.to(tl.float32) * last[None, :], 1) * scale - top)
     inside = place < tokens
     token = tl.load(order_ptr + place, mask=inside, other=0).to(tl.int64)
     out_ptr += row * out_row + head * out_head
@@ -72,21 +66,24 @@ class TritonBlocks:
     def refuses(self, q: Tensor) -> str | None:
         if q.dtype not in (torch.float16, torch.bfloat16) or q.shape[-1] not in (64, 128):
             return f"it takes float16 and bfloat16 heads 64 or 128 wide, not {q.dtype} heads {q.shape[-1]} wide"
-        return None if triton_tiling.works(q.device) else "Triton does not work here"
+        return None if triton_works(q.device) else "Triton does not work here"
 
     def __call__(self, call: Tiled, lists: BlockLists, sharpness: Tensor) -> Tensor:
         tiles, (rows, heads, places, dim) = call.tiles, call.q.shape
         values = call.v.split(dim, dim=-1)
         tokens = tiles.grid.tokens
+        missing = -tokens % tiles.keys  # of the last block
         out = call.v.new_empty(rows, tokens, heads, call.v.shape[-1]).transpose(1, 2)  # as hosts join heads
         scale = (sharpness * (math.log2(math.e) / math.sqrt(dim))).expand(rows, heads).contiguous()
         blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (lists.blocks, lists.counts))
+        # Tuned on an H100. Two stages fit the shared memory of a desktop GPU (99 KiB), three that of a larger one.
+        device: Any = torch.cuda.get_device_properties(call.q.device)
+        stages = 3 if device.shared_memory_per_block_optin >= 2 * dim * (tiles.queries + 2 * 3 * tiles.keys) else 2
         with torch.cuda.device_of(call.q):
             for value, part in zip(values, out.split(dim, dim=-1), strict=True):
-                # Sizes and stages were tuned on an H100 and hold in the shared memory of a desktop GPU (99 KiB).
                 _attend[(tiles.query_blocks, rows * heads)](
                     call.q, call.k, value.contiguous(), part, tiles.order, blocks, counts, scale,
-                    *part.stride()[:3], *blocks.stride()[:3], *counts.stride(), heads, tokens, places,
-                    DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, STAGES=2, num_warps=4, num_stages=2,
+                    *part.stride()[:3], *blocks.stride()[:3], *counts.stride(), heads, tokens, places, missing,
+                    DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, STAGES=stages, num_warps=4, num_stages=stages,
                 )  # fmt: skip
         return out

@@ -1,0 +1,65 @@
+"""The places of the largest numbers of each row, found by bisection instead of sorting."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+MOST = 16384  # numbers in a row: a kernel holds it in registers
+
+
+@triton.jit
+def _select(
+    score_ptr, kept_ptr, first_ptr, counts_ptr, out_ptr, count_row, count_head, heads, lists, keys, first, most,
+    KEYS: tl.constexpr, FIRST: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0).to(tl.int64)
+    map = at // lists
+    key, lead = tl.arange(0, KEYS), tl.arange(0, FIRST)
+    inside = key < keys
+    free = inside & (tl.load(kept_ptr + key, mask=inside, other=1) == 0)
+    score = tl.load(score_ptr + at * keys + key, mask=inside, other=0.0)
+    bits = score.to(tl.int32, bitcast=True)
+    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # whole numbers in the order of the scores
+    wanted = tl.load(counts_ptr + (map // heads) * count_row + (map % heads) * count_head) - first
+    low = tl.min(tl.where(free, order, 0x7FFFFFFF))
+    high = tl.max(tl.where(free, order, -0x7FFFFFFF)) + 1
+    # As many as wanted, or more, reach `low`; fewer reach `high`.
+    reach = tl.sum(free.to(tl.int32))
+    while (high - low > 1) & (reach != wanted):
+        middle = (low & high) + ((low ^ high) >> 1)  # their sum might not fit
+        found = tl.sum((free & (order >= middle)).to(tl.int32))
+        enough = found >= wanted
+        low, high = tl.where(enough, middle, low), tl.where(enough, high, middle)
+        reach = tl.where(enough, found, reach)
+    sure, edge = free & (order >= high), free & (order >= low) & (order < high)
+    # Of equal scores at the edge the first ones count.
+    room = wanted - tl.sum(sure.to(tl.int32))
+    chosen = sure | (edge & (tl.cumsum(edge.to(tl.int32), 0) <= room))
+    out_ptr += at * most
+    tl.store(out_ptr + first + tl.cumsum(chosen.to(tl.int32), 0) - 1, key, mask=chosen)
+    tl.store(out_ptr + lead, tl.load(first_ptr + lead, mask=lead < first, other=0), mask=lead < first)
+
+
+def select(scores: Tensor, kept: Tensor, first: Tensor, counts: Tensor, most: int) -> Tensor:
+    """Lists of the keys with the highest scores, behind keys that are kept anyway.
+
+    Args:
+        scores: float32 (rows, heads, lists, keys), finite, at most `MOST` keys. kept: bool (keys,), those kept anyway.
+        first: int32 (kept,), the same in the order in which every list begins.
+        counts: int32 (rows, heads), the length of each list, those kept included; most: the largest of them.
+
+    Returns:
+        int32 (rows, heads, lists, most); behind its count a list holds nothing of meaning.
+    """
+    rows, heads, lists, keys = scores.shape
+    scores = scores.contiguous()
+    out = torch.empty(rows, heads, lists, most, dtype=torch.int32, device=scores.device)
+    with torch.cuda.device_of(scores):
+        _select[(rows * heads * lists,)](
+            scores, kept, first, counts, out, *counts.stride(), heads, lists, keys, len(first), most,
+            KEYS=triton.next_power_of_2(keys), FIRST=triton.next_power_of_2(len(first)), num_warps=2,
+        )  # fmt: skip
+    return out
