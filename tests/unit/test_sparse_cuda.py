@@ -14,6 +14,7 @@ if not torch.cuda.is_available():
 
 from vdit_core.sparse.blocks import with_dense_queries
 from vdit_core.sparse.kernels import choose
+from vdit_core.sparse.kernels.flex import Flex
 from vdit_core.sparse.kernels.gathered import Gathered
 from vdit_core.sparse.patterns import PATTERNS
 from vdit_core.sparse.patterns.always import always, placeless
@@ -23,7 +24,8 @@ from vdit_core.sparse.tiled import _means, _ordered, tile
 from vdit_core.sparse.tiles import tiles
 
 triton_blocks = pytest.importorskip("vdit_core.sparse.kernels.triton_blocks", reason="needs Triton")
-flex = pytest.importorskip("vdit_core.sparse.kernels.flex")
+
+from vdit_core.sparse.gpu.select import select  # imports Triton
 
 DEVICE = torch.device("cuda")
 GRIDS = [
@@ -79,7 +81,7 @@ def test_kernels_agree(grid):
     call = tile(q, k, v, plan)
     lists = PATTERNS["top blocks"](call, torch.tensor([0.2, 0.2, 0.4]), always(plan), sharpness)
     expected = brute(q, k, v, lists, plan, sharpness)
-    for kernel in (Gathered(), flex.Flex()):
+    for kernel in (Gathered(), Flex()):
         assert relative(kernel(call, lists, sharpness), expected) < 1e-2, kernel.name
 
 
@@ -103,6 +105,28 @@ def test_tiling_is_that_of_torch(grid):
         assert torch.equal(found, _ordered(x, plan, repeat))
     torch.testing.assert_close(call.q_means, _means(call.q, plan, plan.queries), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(call.k_means, _means(call.k, plan, plan.keys), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("keys", [5, 37, 1182])
+@pytest.mark.parametrize("scale", [1.0, 1e9])
+def test_selection_is_that_of_topk(keys, scale):
+    """Scores of any size and sign, and with ties."""
+    generator = torch.Generator(DEVICE).manual_seed(keys)
+    scores = (torch.randn(2, 3, 7, keys, generator=generator, device=DEVICE) * 4).round() * scale
+    kept = torch.zeros(keys, dtype=torch.bool)
+    kept[[1, keys - 1]] = True
+    first = kept.nonzero()[:, 0].roll(1).int().to(DEVICE)
+    counts = torch.tensor([[2, 3, keys], [keys // 2 + 2, 4, keys - 1]], dtype=torch.int32, device=DEVICE)
+    lists = select(scores, kept.to(DEVICE), first, counts, keys)
+    free = scores.masked_fill(kept.to(DEVICE), -1e30)
+    for row in range(2):
+        for head in range(3):
+            count = int(counts[row, head])
+            for found, weights in zip(lists[row, head, :, :count], free[row, head], strict=True):
+                assert found[:2].tolist() == first.tolist()
+                assert len(set(found.tolist())) == count
+                expected = weights.topk(count - 2).values.sort().values
+                assert torch.equal(weights[found[2:].long()].sort().values, expected)
 
 
 def test_it_is_chosen_for_half_precision_and_flex_for_the_rest():

@@ -28,7 +28,7 @@ def _select(
     high = tl.max(tl.where(free, order, -0x7FFFFFFF)) + 1
     # As many as wanted, or more, reach `low`; fewer reach `high`.
     reach = tl.sum(free.to(tl.int32))
-    while (high - low > 1) & (reach != wanted):
+    while (low + 1 < high) & (reach != wanted):
         middle = (low & high) + ((low ^ high) >> 1)  # their sum might not fit
         found = tl.sum((free & (order >= middle)).to(tl.int32))
         enough = found >= wanted
@@ -59,7 +59,7 @@ def select(scores: Tensor, kept: Tensor, first: Tensor, counts: Tensor, most: in
     out = torch.empty(rows, heads, lists, most, dtype=torch.int32, device=scores.device)
     with torch.cuda.device_of(scores):
         _select[(rows * heads * lists,)](
-            scores, kept, first, counts, out, *counts.stride(), heads, lists, keys, len(first), most,
+            scores, kept.view(torch.uint8), first, counts, out, *counts.stride(), heads, lists, keys, len(first), most,
             KEYS=triton.next_power_of_2(keys), FIRST=triton.next_power_of_2(len(first)), num_warps=2,
         )  # fmt: skip
     return out
