@@ -4,8 +4,9 @@ structure."""
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import math
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,23 +17,25 @@ import comfy.model_management
 import comfy.samplers
 import folder_paths
 import torch
-import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
 from nodes import common_ksampler
 
 from ..vdit_core.hosts.comfy import HostError, Outcome, attach, signature
+from ..vdit_core.hosts.comfy_samplers import with_one_noise
 from ..vdit_core.selection import Indices
 from ..vdit_core.sweep.folder import SweepFolder, fingerprint
-from ..vdit_core.sweep.plan import MODES, Sweep, batches
+from ..vdit_core.sweep.plan import AT_ONCE, MODES, Sweep, batches
 from ..vdit_core.sweep.run import missing, run
 from ..vdit_core.transfer import LiveTransfer, Where
 from . import choices, images, report, sockets
 from .live_batch import batch
+from .sampling import Sampling
+from .sweep_progress import Progress, Steps
 
 _SOURCE, _TARGET = "source prompt", "target prompt"
-_EDGE = 320  # px of a scored video's longer side: enough to see where things are, and 30 videos fit the memory
+_NAMES = ("source", "plain target")  # on the sheet: a node does not know its prompts' texts
 
 
 class LayerSweep(io.ComfyNode):
@@ -44,7 +47,7 @@ class LayerSweep(io.ComfyNode):
             category=sockets.CATEGORY,
             description="Finds the layers that carry a video's structure: samples the source, the target, and the "
             "target once for each layer with the source's attention maps in that layer, and scores them. It takes "
-            "the time of about as many videos as the model has layers.",
+            "the time of as many videos as the model has layers, two more, and one more for each batch.",
             search_aliases=["structure layers", "find layers", "layer ablation", "block sweep"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
@@ -73,7 +76,8 @@ class LayerSweep(io.ComfyNode):
                 io.Int.Input(
                     "videos_per_batch", default=0, min=0, max=202, advanced=True,
                     tooltip="How many videos are sampled at once, the source among them. 0: as many as the free memory "
-                    "takes. Every batch samples the source again, so few and large ones are faster.",
+                    f"takes, {AT_ONCE} at most. Every batch samples the source again, so large ones are faster; a "
+                    "finished one is kept when the sweep is interrupted.",
                 ),
             ],
             outputs=[
@@ -84,14 +88,17 @@ class LayerSweep(io.ComfyNode):
                 io.Image.Output(display_name="chart", tooltip="How near each video is to the source."),
                 io.Image.Output(display_name="videos", tooltip="Frames of the source, the target, and every video."),
                 io.String.Output(display_name="scores", tooltip="All scores, as a table."),
+                io.String.Output(display_name="report", tooltip="All scores and settings, as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, transfer_steps: str, videos_per_batch: int) -> bool | str:
+    def validate_inputs(cls, transfer_steps: str, videos_per_batch: int, sampler_name: str) -> bool | str:
         if videos_per_batch == 1:
             return "videos_per_batch: a batch of 1 holds no target beside the source; use 0 (what fits), or 2 and more."
+        if (wrong := with_one_noise(comfy.samplers.sampler_object(sampler_name))[1]) is not None:
+            return f"sampler_name: {sampler_name} cannot be swept: {wrong}. Use euler, or another that adds no noise."
         return choices.readable(transfer_steps=transfer_steps)
 
     @classmethod
@@ -113,6 +120,10 @@ class LayerSweep(io.ComfyNode):
         videos_per_batch: int,
     ) -> io.NodeOutput:
         images.need_matplotlib()
+        if latent["samples"].shape[2] < 2:
+            raise ValueError(
+                "The latent holds a single frame, and the sweep scores motion: use a length of 5 frames or more."
+            )
         from ..vdit_core.sweep import pictures, scores
 
         layers = signature(model).layers
@@ -127,47 +138,38 @@ class LayerSweep(io.ComfyNode):
             settings | {"model": _mark(model)} | {name: _digest(value) for name, value in inputs.items()},
         )
         folder = SweepFolder(_place(sweep), sweep)
-        at_once = videos_per_batch or _fitting(model, latent["samples"], layers + 2)
-        told = _Progress(cls.hidden.unique_id, len(batches(missing(sweep, folder.load()), at_once)), layers)
+        done = folder.load(logging.warning)
+        at_once = videos_per_batch or _fitting(model, latent["samples"])
+        told = Progress(cls.hidden.unique_id, batches(missing(sweep, done), at_once), steps, layers)
         conditionings = {_SOURCE: source, _TARGET: target}
 
         def sample(prompts: Sequence[str], transfer: LiveTransfer) -> Tensor:
             positive, repeated = batch([conditionings[prompt] for prompt in prompts], latent)
-            patched = attach(model, transfer, _refuse_stock)
+            patched = attach(attach(model, Steps(told.step)), transfer, _refuse_stock)
             (found,) = common_ksampler(patched, seed, steps, cfg, sampler_name, scheduler, positive, negative, repeated)
             told.batch_done()
             return found["samples"]
 
-        latents = run(sweep, sample, folder, at_once)
-        clips = torch.cat([_decoded(vae, one) for one in latents.split(1)])
+        latents = run(sweep, sample, folder, at_once, done)
+        sampling = Sampling(model, target, negative, vae, latent, seed, steps, cfg, sampler_name, scheduler)
+        clips = torch.cat(
+            [told.decoded(sampling.decode(one), n, len(latents)) for n, one in enumerate(latents.split(1))]
+        )
         result = scores.measure(sweep, clips)
-        report.show(cls.hidden.unique_id, f"structure layers: {result.suggested}", good=True, layers=layers)
+        report.show(cls.hidden.unique_id, result.verdict(), good=True, layers=layers)
+        title = f"Layer sweep, {mode} · {steps} steps, seed {seed}"
         return io.NodeOutput(
             result.suggested,
-            images.as_image(pictures.bars(result)),
-            images.as_image(pictures.sheet(result, clips)),
+            images.as_image(pictures.bars(result, title)),
+            images.as_image(pictures.sheet(result, clips, names=_NAMES)),
             result.as_text(),
+            json.dumps(result.as_dict(), indent=1),
         )
 
 
 def _refuse_stock(outcome: Outcome) -> None:
     if outcome.stock is not None:
         raise HostError(f"The sweep needs to replace attention maps, but {outcome.stock}.")
-
-
-class _Progress:
-    """Tells the page after each batch how far the sweep is."""
-
-    def __init__(self, node: str | None, total: int, layers: int) -> None:
-        self.node, self.total, self.layers = node, total, layers
-        self.done, self.start = 0, time.monotonic()
-
-    def batch_done(self) -> None:
-        self.done += 1
-        left = (time.monotonic() - self.start) / self.done * (self.total - self.done)
-        if left:
-            text = f"{self.done} of {self.total} batches, about {math.ceil(left / 60)} min left"
-            report.show(self.node, text, good=True, layers=self.layers)
 
 
 _marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -205,18 +207,13 @@ def _digest(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _fitting(model: Any, samples: Tensor, most: int) -> int:
-    """How many videos can be sampled at once in the memory that is free, guidance included; at least 2."""
-    one = model.memory_required([2, *samples.shape[1:]])
+def _fitting(model: Any, samples: Tensor) -> int:
+    """How many videos, AT_ONCE at most and 2 at least, fit the memory that is free once the model is loaded; with
+    guidance, and with the queries, keys, values and outputs that live transfer holds beside the model's own."""
+    shape = signature(model)
+    tokens = math.prod(samples.shape[2:]) // 4  # Wan's patches are 1 x 2 x 2
+    held = 4 * 2 * tokens * shape.heads * shape.head_dim * comfy.model_management.dtype_size(model.model_dtype())
+    one = model.memory_required([2, *samples.shape[1:]]) + held
+    to_load = max(0, model.model_size() - model.loaded_size())
     free = comfy.model_management.get_free_memory(model.load_device) - comfy.model_management.minimum_inference_memory()
-    return max(2, min(most, int(free / max(one, 1))))
-
-
-def _decoded(vae: Any, latents: Tensor) -> Tensor:
-    """One video as scores take it, (1, 3, frames, height, width) float in [0, 1], its longer side at most _EDGE px."""
-    pictures = vae.decode(latents)
-    frames = pictures.reshape(-1, *pictures.shape[-3:]).movedim(-1, 1).float().cpu()
-    scale = _EDGE / max(frames.shape[-2:])
-    if scale < 1:
-        frames = F.interpolate(frames, scale_factor=scale, mode="area")
-    return frames.transpose(0, 1)[None].clamp(0, 1)
+    return max(2, min(AT_ONCE, int((free - to_load) / max(one, 1))))

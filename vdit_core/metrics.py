@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from kornia.color import rgb_to_grayscale
 from kornia.filters import sobel
@@ -22,6 +23,34 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity of the luminance (Wang et al., 2004; 11 x 11 Gaussian window), mean over frames."""
     return ssim_map(luminance(a), luminance(b), window_size=11).unflatten(0, (len(a), -1)).flatten(1).mean(1)
+
+
+def flip(a: Tensor, b: Tensor, frames: int = 4) -> Tensor:
+    """FLIP (Andersson et al., 2020): how large a difference a person sees between one picture and another in its place,
+    in colour too; 0 for equal clips, at most 1. Mean over the pixels of so many evenly spaced frames.
+
+    Computed by NVIDIA's package flip-evaluator, as on a display of 67 px a degree of sight.
+
+    Raises:
+        ModuleNotFoundError: without that package.
+    """
+    import flip_evaluator
+
+    count = a.shape[2]
+    chosen = torch.linspace(0, count - 1, min(frames, count)).round().long().tolist()
+    return torch.tensor([
+        sum(
+            flip_evaluator.evaluate(*(_picture(clip[:, n]) for clip in pair), "LDR", applyMagma=False)[1]
+            for n in chosen
+        )
+        / len(chosen)
+        for pair in zip(a, b, strict=True)
+    ])  # fmt: skip
+
+
+def _picture(frame: Tensor) -> np.ndarray:
+    """(3, height, width) as FLIP takes it, (height, width, 3)."""
+    return np.ascontiguousarray(frame.float().clamp(0, 1).permute(1, 2, 0).cpu().numpy())
 
 
 def edge_correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def recorded(name: str, prompt: str, seed: int = 7, steps: int = 3, **changes: A
 def structure(store: str, **changes: Any) -> dict[str, Any]:
     settings = {
         "layer": -1, "step": -1, "head": -1, "branch": "cond", "log_scale": True, "layers": "all", "steps": "all",
-        "queries": "auto", "pooled": 512,
+        "queries": "auto", "pooled": 512, "sample": 0, "rows": "", "columns": "",
     }  # fmt: skip
     return node("VDiT_AttentionStructure", store=[store, 0], **settings | changes)
 

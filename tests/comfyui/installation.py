@@ -26,20 +26,20 @@ class ComfyUI:
     python: Path
 
 
-#: matplotlib and what it needs beside what ComfyUI brings.
-PLOTTING = ("matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "packaging", "pyparsing", "python-dateutil",
-            "six")  # fmt: skip
+#: FLIP, and matplotlib and what it needs beside what ComfyUI brings.
+REQUIRED = ("flip-evaluator", "matplotlib", "contourpy", "cycler", "fonttools", "kiwisolver", "packaging", "pyparsing",
+            "python-dateutil", "six")  # fmt: skip
 
 
 @cache
 def environment(comfyui: ComfyUI) -> dict[str, str]:
     """The variables for a server in which the pack's requirements are installed: beside ComfyUI's own packages, whose
     environment is the user's and stays as it is."""
-    if subprocess.run([comfyui.python, "-c", "import matplotlib"], capture_output=True).returncode == 0:
+    if subprocess.run([comfyui.python, "-c", "import matplotlib, flip_evaluator"], capture_output=True).returncode == 0:
         return ENVIRONMENT
     folder = tempfile.mkdtemp(prefix="vdit-requirements-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    install = [comfyui.python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *PLOTTING]
+    install = [comfyui.python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *REQUIRED]
     subprocess.run(list(map(str, install)), check=True)
     path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
     return ENVIRONMENT | {"PYTHONPATH": path}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -11,23 +12,33 @@ from comfyui.server import PromptFailed, Result
 WINTER = graphs.SOURCE + " in the winter"
 
 
+def shown(result: Result, node: str) -> str:
+    """The text that a node showed."""
+    (said,) = (m["data"]["output"]["text"][0] for m in result.messages if m["type"] == "executed"
+               and m["data"]["node"] == node)  # fmt: skip
+    return said
+
+
 def table(result: Result) -> list[str]:
     """The rows of the scores that it showed."""
-    said = [m["data"]["output"]["text"][0] for m in result.messages if m["type"] == "executed"
-            and m["data"]["node"] == "say"]  # fmt: skip
-    return said[0].splitlines()[2:]
+    return shown(result, "say").splitlines()[2:]
 
 
-def sweep(**changes) -> graphs.Graph:
-    """Of small clips: a CPU decodes eleven of each sweep."""
-    graph = graphs.sweep(**changes)
+def said_by(result: Result, node: str) -> list[str]:
+    """All that a node reported on its way."""
+    return [m["data"]["text"] for m in result.messages if m["type"] == "vdit.report" and m["data"]["node"] == node]
+
+
+def sweep(length: int = 5, **changes) -> graphs.Graph:
+    """Of small clips and few steps: a CPU decodes eleven of each sweep."""
+    graph = graphs.sweep(**{"steps": 2} | changes)
     graph["target"]["inputs"]["text"] = WINTER
-    graph["empty"]["inputs"] |= {"width": 64, "height": 64, "length": 9}
-    return graph
+    graph["empty"]["inputs"] |= {"width": 64, "height": 64, "length": length}
+    return graph | {"json": graphs.node("PreviewAny", source=["sweep", 4])}
 
 
 def test_every_layer_has_its_row_and_the_mask_plugs_in(server):
-    graph = sweep() | {
+    graph = sweep(length=9, mode="first") | {
         "live": graphs.node(
             "VDiT_LiveTransfer", model=["demo", 0], source=["source", 0], target=["target", 0], latent=["empty", 0],
             mask=["sweep", 0], **graphs.where(),
@@ -38,28 +49,57 @@ def test_every_layer_has_its_row_and_the_mask_plugs_in(server):
     result = server.run(graph)
     rows = table(result)
     assert len(rows) == 10
-    assert [re.match(r"\| (plain|layer \d)", row)[1] for row in rows] == ["plain", *(f"layer {i}" for i in range(9))]
-    starred = [int(i) for i in re.findall(r"layer (\d) \*", "\n".join(rows))]
+    labels = ["plain", "layer 0", *(f"layers 0-{i}" for i in range(1, 9))]
+    assert [re.match(r"\| (plain|layers? [\d-]+)", row)[1] for row in rows] == labels
+    starred = [int(i) for i in re.findall(r"(\d) \*", "\n".join(rows))]
     assert starred
-    assert result.reports()["live"] == f"replaced {len(starred) * 6} of {len(starred) * 6} calls"
+    count = len(starred) * 3 * 2  # steps, branches
+    assert result.reports()["live"] == f"replaced {count} of {count} calls"
+    found = json.loads(shown(result, "json"))
+    assert found["suggested"] == {"mask": ", ".join(map(str, starred)), "layers": 9}
+    assert [row["label"] for row in found["rows"]] == labels[1:]
+    assert all(0 < row["to_source"]["flip"] < 1 for row in found["rows"])
+
+
+def test_it_tells_how_far_it_is_and_how_long_it_takes(server):
+    said = said_by(server.run(sweep(seed=5)), "sweep")
+    assert said[0] == "batch 1 of 2, step 1 of 2"
+    assert re.fullmatch(r"batch 1 of 2, step 2 of 2, \d+ s left", said[1])
+    assert re.fullmatch(r"batch 2 of 2, begins, \d+ s left", said[2])
+    assert said[-13] == "sampled, now decoding"
+    assert said[-2] == "decoded 11 of 11 videos"
+    assert re.fullmatch(r"Structure layers \(\*\): .+\.|No layer stands out: .+\.", said[-1])
+
+
+@pytest.mark.parametrize("sampler", ["euler_ancestral", "dpmpp_2m_sde"])
+def test_samplers_that_add_noise_give_every_video_the_same(server, sampler):
+    """Without a transfer every row is the plain target, so none comes nearer to the source."""
+    result = server.run(sweep(sampler_name=sampler, transfer_steps="none", steps=3))
+    found = json.loads(shown(result, "json"))
+    assert max(abs(row["share"]) for row in found["rows"]) < 1e-3
+    assert found["plain"]["to_source"]["edges"] < 0.9
+    assert result.reports()["sweep"].startswith("No layer stands out")
 
 
 def test_batches_give_what_one_batch_gives(server):
-    one, many = (table(server.run(sweep(steps=2, videos_per_batch=n))) for n in (11, 5))
+    one, many = (table(server.run(sweep(videos_per_batch=n))) for n in (11, 5))
     for left, right in zip(one, many, strict=True):
         numbers = [[float(x) for x in re.findall(r"-?\d+\.\d+", row)] for row in (left, right)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
 
 
 def test_an_interrupted_sweep_goes_on(server):
-    graph = sweep(steps=4, seed=11, videos_per_batch=3)
+    graph = sweep(steps=3, seed=11)
     with pytest.raises(PromptFailed, match="interrupted"):
-        server.run(graph, interrupt_at="sweep", interrupt_after=10)  # in the third of five batches of four steps
+        server.run(graph, interrupt_at="sweep", interrupt_after=5)  # in the second of two batches of three steps
     result = server.run(graph)
     assert len(table(result)) == 10
-    sampled = [m for m in result.messages if m["type"] == "progress" and m["data"].get("node") == "sweep"]
-    assert max(m["data"]["max"] for m in sampled) == 4
-    assert sum(m["data"]["value"] == 4 for m in sampled) <= 3
+    assert said_by(result, "sweep")[0] == "batch 1 of 1, step 1 of 3"
+
+
+def test_a_single_frame_is_refused_before_anything_is_sampled(server):
+    with pytest.raises(PromptFailed, match="single frame, and the sweep scores motion: use a length of 5"):
+        server.run(sweep(length=1))
 
 
 @pytest.mark.parametrize(

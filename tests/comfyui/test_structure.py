@@ -43,12 +43,22 @@ def test_sampled_figures_say_so(server):
     assert server.run(looked_at(queries="sampled", layers="2-3")).reports()["look"] == "12 maps, 320 queries each"
 
 
+def test_a_part_of_the_map_is_chosen_by_its_tokens(server):
+    server.run(looked_at(rows="0-31", columns="64-127", branch="all", layer=2))
+    band = max((server.base / "output" / "look").glob("band_*.png"), key=lambda file: file.stat().st_mtime)
+    with Image.open(band) as picture:
+        assert picture.width > 640 > picture.height > 320
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"layer": 9}, "There is no map of layer 9, branch 'cond'; there are layers [0, 1"),
         ({"step": 3}, "There is no map of step 3, branch 'cond'; there are steps [0, 1, 2]"),
-        ({"head": 2}, "Head 2 was not observed; there are heads [0, 1]"),
+        ({"head": 2}, "There is no map of head 2; there are heads [0, 1]"),
+        ({"sample": 1}, "There is no map of sample 1; there are samples [0]"),
+        ({"rows": "300-320"}, "rows 300 to 320 do not lie within the map's 320 tokens, 0 to 319"),
+        ({"branch": "cond 2"}, "Branch 'cond 2' was not recorded; the store holds cond, uncond"),
         ({"layers": "nine"}, "Cannot read 'nine'"),
         ({"steps": "7"}, "Step 7 in '7' is out of range"),
     ],

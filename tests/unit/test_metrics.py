@@ -41,6 +41,23 @@ def test_motion_agreement_is_one_number_a_clip():
     assert metrics.motion_agreement(clips, clips).shape == (2,)
 
 
+def test_flip_of_equal_near_and_far_clips():
+    clip = moving(3)
+    red = clip.clone()
+    red[:, 1:] *= 0.5
+    assert float(metrics.flip(clip, clip)) == 0
+    assert 0 < float(metrics.flip(clip, red)) < float(metrics.flip(clip, 1 - clip)) <= 1
+    assert metrics.flip(torch.cat([clip, clip]), torch.cat([clip, red])).tolist()[0] == 0
+
+
+def test_flip_sees_the_first_and_the_last_frame():
+    clip = moving(0)
+    for frame in (0, 4):
+        other = clip.clone()
+        other[:, :, frame] = 0.5
+        assert float(metrics.flip(clip, other, frames=2)) > 0.05
+
+
 def test_a_single_frame_has_no_motion():
     with pytest.raises(ValueError, match="single frame"):
         metrics.motion_agreement(moving(3)[:, :, :1], moving(3)[:, :, :1])

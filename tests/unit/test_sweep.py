@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 
 from vdit_core.selection import Indices, LayerMask
-from vdit_core.sweep import pictures
+from vdit_core.sweep import pictures, scores
 from vdit_core.sweep.folder import FolderError, SweepFolder
 from vdit_core.sweep.plan import MODES, Sweep, batches, rows
 from vdit_core.sweep.run import run
@@ -29,8 +30,9 @@ class Sampler:
         if len(self.batches) == self.stop_at:
             raise KeyboardInterrupt
         self.batches.append([str(mask) for mask in transfer.masks])
-        strengths = [{}, *(mask.resolve(LAYERS) for mask in transfer.masks)]
-        numbers = [[len(p), *(s.get(i, 0.0) for i in range(LAYERS))] for p, s in zip(prompts, strengths, strict=True)]
+        layers = transfer.masks[0].made_for
+        strengths = [{}, *(mask.resolve(layers) for mask in transfer.masks)]
+        numbers = [[len(p), *(s.get(i, 0.0) for i in range(layers))] for p, s in zip(prompts, strengths, strict=True)]
         return torch.tensor(numbers)
 
 
@@ -78,6 +80,7 @@ def test_batches_begin_with_the_source_and_hold_each_target_once():
     assert batches(range(6)) == [(0, 1, 2, 3, 4, 5)]
     assert batches(range(6), 3) == [(0, 1, 2), (0, 3, 4), (0, 5)]
     assert batches(range(6), 100) == [(0, 1, 2, 3, 4, 5)]
+    assert batches(range(7), 5) == [(0, 1, 2, 3), (0, 4, 5, 6)], "no smaller last batch than need be"
     assert batches([4, 5]) == [(0, 4, 5)]
     assert batches([0]) == [(0,)]
     assert batches([]) == []
@@ -85,7 +88,7 @@ def test_batches_begin_with_the_source_and_hold_each_target_once():
         batches(range(6), 1)
 
 
-@pytest.mark.parametrize("rows_per_batch", [None, 2, 3])
+@pytest.mark.parametrize("rows_per_batch", [8, 2, 3])
 def test_every_video_is_sampled_under_its_own_mask(rows_per_batch):
     latents = run(sweep(), Sampler(), rows_per_batch=rows_per_batch)
     assert latents[:, 0].tolist() == [5] + [9] * 5
@@ -93,10 +96,13 @@ def test_every_video_is_sampled_under_its_own_mask(rows_per_batch):
     assert torch.equal(latents[2:, 1:], torch.eye(LAYERS))
 
 
-def test_by_default_a_sweep_is_one_batch_of_layers_and_two():
+def test_by_default_a_batch_holds_at_most_eight_and_every_one_costs_a_source():
     sampler = Sampler()
-    run(sweep(), sampler)
-    assert [1 + len(batch) for batch in sampler.batches] == [LAYERS + 2]
+    run(sweep(layers=30), sampler)
+    sizes = [1 + len(batch) for batch in sampler.batches]
+    assert max(sizes) == 8
+    assert sum(sizes) == 30 + 2 + (len(sizes) - 1)
+    assert len(sizes) == 5
 
 
 def test_an_interrupted_sweep_goes_on_with_what_is_missing(tmp_path):
@@ -107,11 +113,12 @@ def test_an_interrupted_sweep_goes_on_with_what_is_missing(tmp_path):
     kept = [f"latents/{name}.safetensors" for name in ("plain", "row-00", "source")]
     assert files(tmp_path) == [*kept, "plan.json"]
     again = Sampler()
-    latents = run(sweep(), again, SweepFolder(tmp_path, sweep()), rows_per_batch=4)
+    folder = SweepFolder(tmp_path, sweep())
+    latents = run(sweep(), again, folder, 4, folder.load())
     assert again.batches == [["1", "2", "3"]]
     assert torch.equal(latents, whole)
     idle = Sampler(stop_at=0)
-    assert torch.equal(run(sweep(), idle, SweepFolder(tmp_path, sweep())), whole)
+    assert torch.equal(run(sweep(), idle, folder, done=folder.load()), whole)
 
 
 def test_an_interrupt_while_writing_leaves_only_whole_files(tmp_path, monkeypatch):
@@ -138,8 +145,8 @@ def test_a_damaged_file_is_named_and_sampled_again(tmp_path, damage):
     whole = run(sweep(), Sampler(), SweepFolder(tmp_path, sweep()))
     path = tmp_path / "latents" / "row-02.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    said, sampler = [], Sampler()
-    assert torch.equal(run(sweep(), sampler, SweepFolder(tmp_path, sweep()), say=said.append), whole)
+    said, sampler, folder = [], Sampler(), SweepFolder(tmp_path, sweep())
+    assert torch.equal(run(sweep(), sampler, folder, done=folder.load(said.append)), whole)
     assert sampler.batches == [["2"]]
     assert len(said) == 1
     assert f"{path} is damaged" in said[0]
@@ -152,7 +159,7 @@ def test_a_file_of_another_sweep_is_sampled_again(tmp_path):
     name = "latents/row-01.safetensors"
     (tmp_path / "a" / name).write_bytes((tmp_path / "b" / name).read_bytes())
     said: list[str] = []
-    run(sweep(), Sampler(), SweepFolder(tmp_path / "a", sweep()), say=said.append)
+    assert len(SweepFolder(tmp_path / "a", sweep()).load(said.append)) == LAYERS + 1
     assert "of another sweep" in said[0]
 
 
@@ -214,6 +221,8 @@ def test_gain_is_what_a_layer_adds(mode, shares, gains):
 def test_layers_with_half_of_the_greatest_gain_are_suggested():
     assert suggest([0.1, 0.4, 0.2, -0.3]) == LayerMask("1, 2", made_for=4)
     assert suggest([-0.1, 0.0, -0.2]) == LayerMask("none", made_for=3)
+    assert suggest([0.01, 0.04, 0.0]) == LayerMask("none", made_for=3), "a small gain stands out from nothing"
+    assert suggest([0.01, 0.04, 0.06]) == LayerMask("2", made_for=3)
 
 
 def clips() -> torch.Tensor:
@@ -229,6 +238,9 @@ def test_scores_of_clips_whose_likeness_is_known():
     assert result.rows[2].share > 0.8
     assert result.suggested == LayerMask("2", made_for=LAYERS)
     assert result.rows[0].to_plain["psnr"] == 100
+    assert result.rows[0].to_plain["flip"] == 0
+    assert result.rows[2].to_source["flip"] < result.rows[1].to_source["flip"] < result.plain["flip"]
+    assert result.verdict() == "Structure layers (*): 2."
     assert result.rows[2].to_source["psnr"] > result.rows[1].to_source["psnr"] > result.plain["psnr"]
     assert result.rows[2].to_source["motion"] > result.rows[2].to_plain["motion"]
     assert (result.plain_more["x"], result.rows[3].more["x"]) == (0, 4)
@@ -242,7 +254,18 @@ def test_scores_of_clips_whose_likeness_is_known():
 
 def test_the_source_as_target_suggests_nothing():
     same = clips()[:1].expand(6, -1, -1, -1, -1)
-    assert measure(sweep(), same).suggested == LayerMask("none", made_for=LAYERS)
+    result = measure(sweep(), same)
+    assert result.suggested == LayerMask("none", made_for=LAYERS)
+    assert result.verdict() == "No layer stands out: the best, layer 0, gains 0.00 of the way to the source."
+
+
+def test_without_its_package_flip_is_left_open(monkeypatch):
+    monkeypatch.setattr(scores, "find_spec", lambda name: None)
+    result = measure(sweep(), clips())
+    assert math.isnan(result.plain["flip"])
+    report = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert report["rows"][0]["to_source"]["flip"] is None
+    assert result.as_text()
 
 
 def test_another_number_of_clips_is_refused():
@@ -256,5 +279,5 @@ def test_pictures_show_every_row(mode):
     drawn = pictures.bars(result)
     assert drawn.width >= 700
     assert {(217, 113, 60), (169, 188, 205)} <= {colour for _, colour in drawn.getcolors(1 << 20)}
-    sheet = pictures.sheet(result, clips(), columns=2)
+    sheet = pictures.sheet(result, clips(), columns=2, names=("source", "plain target"))
     assert sheet.height == 6 * (24 + 34)

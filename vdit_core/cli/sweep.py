@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,13 +22,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--mode", default="each", help="each, first, last, 'all but one': the layers of each row")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--window", default="all", metavar="STEPS", help="steps to transfer in, e.g. 'all', '0%%-50%%'")
-    parser.add_argument("--rows-per-batch", type=int, metavar="N", help="videos in a batch, the source among them")
+    parser.add_argument(
+        "--rows-per-batch",
+        type=int,
+        metavar="N",
+        help="videos in a batch, the source among them (8; every batch samples the source again)",
+    )
     parser.add_argument(
         "--ray",
         nargs="?",
         const="auto",
         metavar="ADDRESS",
-        help="spread over a Ray cluster that `ray start` started, here or at host:port",
+        help="spread over a Ray cluster that `ray start` started, here or at host:port (where that made an "
+        "~/.ray/auth_token, other machines join with RAY_AUTH_MODE=token and a copy of it)",
     )
     parser.add_argument("--out", type=Path, default=Path("out/sweep"), help="an interrupted sweep goes on from here")
     shared.add_sampling(parser)
@@ -46,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     from ..selection import Indices
     from ..sweep import pictures
     from ..sweep.folder import SweepFolder
-    from ..sweep.plan import batches
+    from ..sweep.plan import AT_ONCE, batches
     from ..sweep.run import missing
     from ..sweep.run import run as run_here
     from ..sweep.scores import measure
@@ -67,28 +74,32 @@ def run(options: argparse.Namespace) -> None:
     def say(problem: str) -> None:
         print(f"vdit: {problem}", file=sys.stderr)
 
-    todo = batches(missing(sweep, folder.load()), options.rows_per_batch)
+    done = folder.load(say)
+    at_once = AT_ONCE if options.rows_per_batch is None else options.rows_per_batch
+    todo = batches(missing(sweep, done), at_once)  # refuses what cannot be before anything starts
     if options.ray:  # workers tell of finished batches only, and their number decides how many there are
-        total, unit = sum(len(batch) - 1 for batch in todo), "video"
-    else:
-        total, unit = sum(len(batch) for batch in todo) * sampling["steps"], "video step"
-    with tqdm(total=total, unit=unit, desc="sampling", disable=not todo) as bar:
-        if options.ray:
-            make = partial(demo.worker, options.device, **sampling)
+        with tqdm(unit="video", desc="sampling", disable=not todo) as bar:
+
+            def started(workers: int, plan: Sequence[Sequence[int]]) -> None:
+                say(f"{workers} workers, {len(plan)} batches")
+                bar.reset(sum(map(len, plan)))
+
             latents = run_on_ray(
                 sweep,
-                make,
+                partial(demo.worker, options.device, **sampling),
                 folder,
                 options.rows_per_batch,
                 options.ray,
                 gpus=1 if model.device.type == "cuda" else 0,
-                say=say,
-                on_batch=lambda batch: bar.update(len(batch) - 1),
+                done=done,
+                on_start=started,
+                on_batch=lambda batch: bar.update(len(batch)),
             )
-        else:
-            latents = run_here(
-                sweep, demo.sampler(model, **sampling, on_step=bar.update), folder, options.rows_per_batch, say
-            )
+    else:
+        total = sum(len(batch) for batch in todo) * sampling["steps"]
+        with tqdm(total=total, unit="video step", desc="sampling", disable=not todo) as bar:
+            sample = demo.sampler(model, **sampling, on_step=bar.update)
+            latents = run_here(sweep, sample, folder, at_once, done)
     clips = demo.decode(model, latents)
     probe = AttributeProbe.load(WEIGHTS / PROBE).to(model.device)
     with torch.no_grad():
@@ -99,5 +110,5 @@ def run(options: argparse.Namespace) -> None:
         with whole_file(options.out / name) as part:
             picture.save(part)
     print(result.as_text())
-    print(f"\nStructure layers (*): {result.suggested}. {time.monotonic() - start:.1f} s.")
+    print(f"\n{result.verdict()} {time.monotonic() - start:.1f} s.")
     print(f"See {options.out / 'bars.png'} and {options.out / 'sheet.png'}.")

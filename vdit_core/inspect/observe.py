@@ -125,7 +125,8 @@ class Observer(Interceptor):
 
 def recorded_run(header: Header, branches: tuple[str, ...]) -> Run:
     """The run that a store was recorded of, as far as its header tells."""
-    return Run(header.model, header.grid, header.sigmas, branches, header.samples, stored_dtype(header))
+    dtype = stored_dtype(header)
+    return Run(header.model, header.grid, header.sigmas, branches, header.samples, dtype, header.kind)
 
 
 def stored_dtype(header: Header) -> torch.dtype:
@@ -144,7 +145,8 @@ def choose(store: AttentionStore, selection: Selection) -> list[Key]:
     layers = selection.layers.resolve(run.model.layers, "layer")
     steps = selection.steps.resolve(run.steps, "step")
     if selection.branches not in ("all", *run.branches):
-        raise StoreError(f"Branch {selection.branches!r} was not recorded; the store holds {', '.join(run.branches)}.")
+        there = ", ".join(sorted(run.branches))
+        raise StoreError(f"Branch {selection.branches!r} was not recorded; the store holds {there}.")
     found = [
         key
         for evaluation in store.evaluations

@@ -157,7 +157,7 @@ def decay_picture(curves: Mapping[int, tuple[Tensor, Tensor]], title: str) -> Im
 def _decay_lines(picture: Figure, panels: Sequence[Axes], curves: Mapping[int, tuple[Tensor, Tensor]]) -> None:
     for n, (layer, pair) in enumerate(curves.items()):
         for axes, values in zip(panels, pair, strict=True):
-            style = {"color": _PAIRS[n % len(_PAIRS)], "marker": _MARKS[n % len(_MARKS)]}
+            style: dict[str, Any] = {"color": _PAIRS[n % len(_PAIRS)], "marker": _MARKS[n % len(_MARKS)]}
             if n >= len(_PAIRS):
                 style["linestyle"] = "--"
             axes.plot(values.numpy(), label=f"layer {layer}", markersize=5, **style)

@@ -21,13 +21,14 @@ _PANELS = {"edges": "Where things are (edge correlation)", "motion": "What moves
 _ROW, _STRUCTURE, _INK = "#a9bccd", "#d9713c", "#2a2a2e"
 
 
-def bars(result: Result) -> Image.Image:
+def bars(result: Result, title: str | None = None) -> Image.Image:
     """Likeness to the source, a bar a row and a panel a score; the plain target is a line, structure layers have their
-    own colour."""
+    own colour. title: by default the two prompts."""
     count, chosen = len(result.rows), result.suggested_layers()
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(max(7.6, 1.4 + 0.32 * count), 6.2), dpi=_DPI, layout="constrained")
-        figure.suptitle(f"{result.sweep.source}  →  {result.sweep.target}", fontsize=10, color=_INK)
+        title = title or f"{result.sweep.source}  →  {result.sweep.target}"
+        figure.suptitle(title, fontsize=10, color=_INK)
         panels = figure.subplots(len(_PANELS), 1, sharex=True)
         for axes, (name, title) in zip(panels, _PANELS.items(), strict=True):
             heights = [row.to_source[name] for row in result.rows]
@@ -54,9 +55,12 @@ def _drawn(figure: Figure) -> Image.Image:
     return Image.open(memory).convert("RGB")
 
 
-def sheet(result: Result, clips: Tensor, columns: int = 6) -> Image.Image:
-    """The source, the plain target and every row under its label; clips as `scores.measure` takes them."""
-    labels = [video.label for video in result.sweep.videos()[:ROWS]]
+def sheet(result: Result, clips: Tensor, columns: int = 6, names: tuple[str, str] | None = None) -> Image.Image:
+    """The source, the plain target and every row under its label; clips as `scores.measure` takes them.
+
+    names: of the first two, by default with their prompts.
+    """
+    labels = list(names or (video.label for video in result.sweep.videos()[:ROWS]))
     for i, row in enumerate(result.rows):  # + 0 turns -0.00 into 0.00
         structure = ", a structure layer" if i in result.suggested_layers() else ""
         labels.append(f"{row.label}: share {round(row.share, 2) + 0:.2f}{structure}")

@@ -12,6 +12,9 @@ from ..transfer import LiveTransfer, Where
 #: Which layers row i takes from the source: i alone, 0 to i, i to the last, or all but i.
 MODES = ("each", "first", "last", "all but one")
 
+#: Videos in a batch, the source among them: a batch is what an interrupt may lose, and each one costs a source.
+AT_ONCE = 8
+
 #: The places of the source and of the plain target among a sweep's videos; the rows follow.
 SOURCE, PLAIN, ROWS = 0, 1, 2
 
@@ -99,21 +102,22 @@ class Sweep:
         }
 
 
-def batches(missing: Sequence[int], rows_per_batch: int | None = None) -> list[tuple[int, ...]]:
+def batches(missing: Sequence[int], rows_per_batch: int = AT_ONCE) -> list[tuple[int, ...]]:
     """The batches that sample the missing videos, by number; the source is the first of every batch.
 
-    By default all are one batch, so that a sweep of L layers costs L + 2 videos, the source and the plain target
-    included; every further batch costs a source more. rows_per_batch bounds memory: videos in a batch, at least 2.
+    A sweep of L layers costs the source, the plain target and L videos, and a source more for every batch but the
+    first. rows_per_batch: videos in a batch, the source among them, at least 2.
 
     Raises:
         ValueError: if not even the source and one target fit a batch.
     """
-    if rows_per_batch is not None and rows_per_batch < 2:
+    if rows_per_batch < 2:
         raise ValueError(
             f"A batch of {rows_per_batch} holds no target beside the source: use at least 2 rows per batch."
         )
     targets = [n for n in missing if n != SOURCE]
     if not targets:
         return [(SOURCE,)] if missing else []
-    size = len(targets) if rows_per_batch is None else rows_per_batch - 1
+    count = -(-len(targets) // (rows_per_batch - 1))
+    size = -(-len(targets) // count)  # as many in each: a last batch of one would cost two
     return [(SOURCE, *targets[first : first + size]) for first in range(0, len(targets), size)]

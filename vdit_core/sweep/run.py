@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..transfer import LiveTransfer
 from .folder import SweepFolder
-from .plan import Sweep, batches
+from .plan import AT_ONCE, Sweep, batches
 
 #: A host's sampler: prompts of a batch (the source's first, all from the same noise) and the transfer to attach
 #: -> latents, one per prompt.
@@ -20,21 +20,20 @@ def run(
     sweep: Sweep,
     sample: Sample,
     folder: SweepFolder | None = None,
-    rows_per_batch: int | None = None,
-    say: Callable[[str], None] | None = None,
+    rows_per_batch: int = AT_ONCE,
+    done: dict[int, Tensor] | None = None,
 ) -> Tensor:
     """The latents of all videos of a sweep, on the CPU, in the order of `Sweep.videos`.
 
     Args:
-        folder: where finished videos are kept; those it holds are not sampled. An interrupted run goes on from there.
+        folder: where finished videos are kept.
         rows_per_batch: see `plan.batches`.
-        say: is told of each damaged file that is sampled again.
+        done: what `folder.load` gave: these videos are not sampled again, so that an interrupted sweep goes on.
 
     Raises:
         ValueError: if the sampler gives another number of videos than prompts.
-        FolderError: if the folder holds another sweep.
     """
-    done = folder.load(say) if folder else {}
+    done = dict(done or {})
     for batch in batches(missing(sweep, done), rows_per_batch):
         done |= keep(sweep, batch, sample_batch(sweep, batch, sample), done, folder)
     return together(sweep, done)

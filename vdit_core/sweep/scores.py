@@ -8,7 +8,7 @@ source, below 0 is farther.
 Gain of a layer: what it adds to the share. "each": its row's share. "first" and "last": its row's share less that of
 the row before it joined. "all but one": the best row's share less that of the row without it.
 
-Suggested: the layers whose gain is at least half of the greatest gain; none if no layer gains.
+Suggested: the layers whose gain is at least half of the greatest gain, and at least LEAST_GAIN; there may be none.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +25,11 @@ from .. import metrics
 from ..selection import LayerMask
 from .plan import PLAIN, ROWS, SOURCE, Sweep
 
-LIKENESS = ("ssim", "psnr", "edges", "motion")
+#: All but FLIP are larger for what is more alike; FLIP is a distance, and NaN where its package is not installed.
+LIKENESS = ("ssim", "psnr", "flip", "edges", "motion")
+
+#: A layer that brings the target less than this part of the way to the source stands out from nothing.
+LEAST_GAIN = 0.05
 
 #: Equal clips have no finite PSNR, and JSON no infinity: dB.
 _MOST_PSNR = 100.0
@@ -58,6 +63,14 @@ class Result:
 
     def suggested_layers(self) -> list[int]:
         return list(self.suggested.resolve(self.sweep.layers))
+
+    def verdict(self) -> str:
+        """Which layers carry structure, in a sentence."""
+        if chosen := self.suggested_layers():
+            return f"Structure layers (*): {', '.join(map(str, chosen))}."
+        best = max(range(len(self.rows)), key=lambda i: self.rows[i].gain)
+        gain = round(self.rows[best].gain, 2) + 0  # no -0.00
+        return f"No layer stands out: the best, layer {best}, gains {gain:.2f} of the way to the source."
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it, rounded to four places."""
@@ -126,6 +139,7 @@ def likeness(clips: Tensor, a: int, b: int) -> dict[str, float]:
     return {
         "ssim": float(metrics.ssim(x, y)),
         "psnr": min(float(metrics.psnr(x, y)), _MOST_PSNR),
+        "flip": float(metrics.flip(x, y)) if find_spec("flip_evaluator") else math.nan,
         "edges": float(metrics.edge_correlation(x, y)),
         "motion": float(metrics.motion_agreement(x, y)),
     }
@@ -148,14 +162,19 @@ def layer_gains(mode: str, shares: Sequence[float]) -> list[float]:
 
 
 def suggest(gains: Sequence[float]) -> LayerMask:
-    """The layers whose gain is at least half of the greatest, as a mask made for so many layers."""
-    greatest = max(gains)
-    chosen = [i for i, gain in enumerate(gains) if greatest > 0 and gain >= greatest / 2]
+    """The layers whose gain is at least half of the greatest and at least LEAST_GAIN, as a mask made for so many."""
+    least = max(max(gains) / 2, LEAST_GAIN)
+    chosen = [i for i, gain in enumerate(gains) if gain >= least]
     return LayerMask.of(chosen, made_for=len(gains))
 
 
 def _cells(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    return [f"{scores[name]:.3f}" if name in LIKENESS and name != "psnr" else f"{scores[name]:.1f}" for name in names]
+    def cell(name: str) -> str:
+        if not math.isfinite(scores[name]):
+            return "–"
+        return f"{scores[name]:.3f}" if name in LIKENESS and name != "psnr" else f"{scores[name]:.1f}"
+
+    return list(map(cell, names))
 
 
 def _rounded(scores: Mapping[str, float]) -> dict[str, float | None]:
