@@ -27,6 +27,7 @@ from .tiles import tiles
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25)
 _BYTES = 64 * 2**20  # of rows at once
+_GAIN = 0.02  # of an error: less than that, and a temperature is left alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +172,10 @@ def profile(
         weights: float (layers,), what an error of each layer costs in the video (see `end_to_end`); None: all alike.
         tune: whether each head gets the temperature that fits its density best.
     """
-    best = local.errors.argmin(axis=2) if tune else np.full(local.plain.shape, local.temperatures.index(1.0))
+    own, best = local.temperatures.index(1.0), local.errors.argmin(axis=2)
     errors = np.take_along_axis(local.errors, best[:, :, None], axis=2)[:, :, 0]
+    gains = errors < local.plain * (1 - _GAIN) if tune else np.zeros(errors.shape, bool)
+    best, errors = np.where(gains, best, own), np.where(gains, errors, local.plain)
     if weights is not None:
         errors = errors * weights[:, None, None]
 

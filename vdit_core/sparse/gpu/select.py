@@ -52,11 +52,11 @@ def select(scores: Tensor, kept: Tensor, first: Tensor, counts: Tensor, most: in
         counts: int32 (rows, heads), the length of each list, those kept included; most: the largest of them.
 
     Returns:
-        int32 (rows, heads, lists, most); behind its count a list holds nothing of meaning.
+        int32 (rows, heads, lists, most); behind its count a list holds 0.
     """
     rows, heads, lists, keys = scores.shape
     scores = scores.contiguous()
-    out = torch.empty(rows, heads, lists, most, dtype=torch.int32, device=scores.device)
+    out = torch.zeros(rows, heads, lists, most, dtype=torch.int32, device=scores.device)
     with torch.cuda.device_of(scores):
         _select[(rows * heads * lists,)](
             scores, kept.view(torch.uint8), first, counts, out, *counts.stride(), heads, lists, keys, len(first), most,
