@@ -30,8 +30,10 @@ def run(options: argparse.Namespace) -> None:
     start = time.monotonic()
     model = DemoModel.load(options.device)
     probe = AttributeProbe.load(WEIGHTS / PROBE).to(options.device)
-    with tqdm(total=paper.work(len(seeds), options.steps), unit="step", desc="generating") as bar:
-        findings = paper.run(model, probe, seeds, **shared.sampling(options), on_step=bar.update)
+    total = paper.work(model, len(seeds), options.steps)
+    with tqdm(total=total, unit="video step", desc="generating") as bar:
+        sampling = paper.Sampling(**shared.sampling(options), on_step=bar.update)
+        findings = paper.run(model, probe, seeds, sampling)
     report = paper_page.write(findings, time.monotonic() - start, options.out)
     for name, verdict in report["verdicts"].items():
         print(f"{name}: {verdict['state']}. {verdict['text']}")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,55 +97,64 @@ class Findings:
         }
 
 
-def work(seeds: int, steps: int | None = None) -> int:
-    """How many sampling steps `run` takes, batches counted once."""
-    return (len(PAIRS) + 2 + pairs.generations(list(PAIRS.values()), seeds) + seeds) * (steps or STEPS)
+@dataclass(frozen=True)
+class Sampling:
+    """How every clip is sampled. on_step: is told after each step how many videos took it."""
+
+    steps: int = STEPS
+    guidance: float = GUIDANCE
+    on_step: Callable[[int], None] | None = None
+
+    def of(self, videos: int) -> dict[str, Any]:
+        """As the model takes it, for a batch of so many videos."""
+        return {
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "on_step": None if self.on_step is None else partial(self.on_step, videos),
+        }
 
 
-def run(
-    model: DemoModel,
-    probe: AttributeProbe,
-    seeds: Sequence[int],
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    on_step: Callable[[], None] | None = None,
-) -> Findings:
-    """Do all four experiments; on_step is called `work` times."""
-    stores = record(model, seeds[:MAP_SEEDS], steps, guidance, on_step)
+def work(model: DemoModel, seeds: int, steps: int | None = None) -> int:
+    """How many steps of videos `run` takes; `Sampling.on_step` is told as many."""
+    recorded = (len(PAIRS) + 2) * min(MAP_SEEDS, seeds)
+    transferred = pairs.generations(list(PAIRS.values()), seeds) * min(pairs.BATCH, seeds)
+    swept = seeds * (len(model.pipe.transformer.blocks) + 2)
+    return (recorded + transferred + swept) * (steps or STEPS)
+
+
+def run(model: DemoModel, probe: AttributeProbe, seeds: Sequence[int], sampling: Sampling | None = None) -> Findings:
+    """Do all four experiments."""
+    sampling = sampling or Sampling()
+    stores = record(model, seeds[:MAP_SEEDS], sampling)
     device = model.device
     structure = {name: look(stores[name], device=device) for name in SHOWN}
     where = patterns(stores[SOURCE], device)
     found = {name: compare(stores[SOURCE], store, device=device) for name, store in stores.items() if name != SOURCE}
     del stores
-    transfers = pairs.run(model, probe, list(PAIRS.values()), seeds, steps=steps, guidance=guidance, on_step=on_step)
-    swept = sweeps(model, probe, seeds, steps, guidance, on_step)
+    together = sampling.of(min(pairs.BATCH, len(seeds)))
+    transfers = pairs.run(model, probe, list(PAIRS.values()), seeds, **together)
+    swept = sweeps(model, probe, seeds, sampling)
     settings: dict[str, str | int | float] = {
-        "steps": steps,
-        "guidance": guidance,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
         "device": device.type,
         "map_seeds": len(seeds[:MAP_SEEDS]),
     }
     return Findings(tuple(seeds), settings, structure, where, found, transfers, swept)
 
 
-def record(
-    model: DemoModel,
-    seeds: Sequence[int],
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    on_step: Callable[[], None] | None = None,
-) -> dict[str, AttentionStore]:
+def record(model: DemoModel, seeds: Sequence[int], sampling: Sampling) -> dict[str, AttentionStore]:
     """Queries and keys of the conditional branch, of about MAP_STEPS evenly spaced steps, by the recording's name."""
     source = next(iter(PAIRS.values())).source
     jobs = {SOURCE: (source, 0)} | {pair.name: (pair.target, 0) for pair in PAIRS.values()}
     jobs[OTHER_SEED] = (source, pairs.OTHER)
+    chosen = Indices(f"0-{sampling.steps - 1}/{max(1, sampling.steps // MAP_STEPS)}")
     stores = {}
     for name, (prompt, shift) in jobs.items():
-        chosen = Indices(f"0-{steps - 1}/{max(1, steps // MAP_STEPS)}")
         recorder = Recorder(Selection(steps=chosen, branches="cond"), device=None)
         with attach(model.pipe, recorder):
             noise = [seed + shift for seed in seeds]
-            model.sample([str(prompt)] * len(noise), noise, steps=steps, guidance=guidance, on_step=on_step)
+            model.sample([str(prompt)] * len(noise), noise, **sampling.of(len(noise)))
         stores[name] = recorder.take()
     return stores
 
@@ -175,21 +186,15 @@ def places(grid: TokenGrid) -> dict[str, Tensor]:
     return dict(zip(verdicts.PLACES, kinds, strict=True))
 
 
-def sweeps(
-    model: DemoModel,
-    probe: AttributeProbe,
-    seeds: Sequence[int],
-    steps: int = STEPS,
-    guidance: float = GUIDANCE,
-    on_step: Callable[[], None] | None = None,
-) -> Swept:
-    """The layer sweep of SWEPT, one layer a row, for each seed."""
+def sweeps(model: DemoModel, probe: AttributeProbe, seeds: Sequence[int], sampling: Sampling) -> Swept:
+    """The layer sweep of SWEPT, one layer a row, for each seed; nothing is kept on disk, so a sweep is one batch."""
     pair = PAIRS[SWEPT]
     results, first = [], None
+    settings: dict[str, Any] = {"steps": sampling.steps, "guidance": sampling.guidance}
     for seed in seeds:
-        sweep = plan(model, str(pair.source), str(pair.target), seed=seed, steps=steps, guidance=guidance)
-        sample = sampler(model, seed, steps, guidance, on_step=(lambda videos: on_step()) if on_step else None)
-        clips = decode(model, run_sweep(sweep, sample))
+        sweep = plan(model, str(pair.source), str(pair.target), seed=seed, **settings)
+        sample = sampler(model, seed, **settings, on_step=sampling.on_step)
+        clips = decode(model, run_sweep(sweep, sample, rows_per_batch=len(sweep.videos())))
         with torch.no_grad():
             results.append(measure(sweep, clips, readings(probe, str(pair.target), clips)))
         first = clips if first is None else first
