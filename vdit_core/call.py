@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import Backend, attend, attend_shared
+from .attention import Backend, attend, attend_biased, attend_shared
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class AttentionCall:
 
     q, k, v: (rows, heads, tokens, head_dim), any float dtype. backend: the host's attention function, or what an editor
     put in its place. shared: which rows have one map. sparse_elsewhere: who leaves parts of the map out in the host's
-    function, if another tool does.
+    function, if another tool does. bias: float (heads, tokens), what an editor adds to the scores of each key.
     """
 
     site: Site
@@ -139,10 +139,13 @@ class AttentionCall:
     backend: Backend
     shared: SharedMaps | None = None
     sparse_elsewhere: str | None = None
+    bias: Tensor | None = None
 
     def dense(self) -> Tensor:
         """What the host would have computed, (rows, heads, tokens, head_dim)."""
         shared = self.shared
+        if self.bias is not None:
+            return attend_biased(self.q, self.k, self.v, self.bias)
         if shared is None or shared.q is not self.q or shared.k is not self.k:
             return attend(self.q, self.k, self.v, self.backend)
         return attend_shared(self.q, self.k, self.v, shared.first, self.backend)

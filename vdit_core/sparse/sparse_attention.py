@@ -89,6 +89,7 @@ class SparseAttention(Interceptor):
     def __init__(self, settings: Settings | None = None, keeps: Sequence[Tensor] | None = None) -> None:
         self.settings = settings or Settings()
         self.keeps = None if keeps is None else torch.stack(list(keeps)).float()
+        self.one_noise = keeps is not None  # such videos are compared
         self._places: Places | None = None
         self._layers: frozenset[int] = frozenset()
         self._report = Report()
@@ -124,6 +125,8 @@ class SparseAttention(Interceptor):
             return self._dense(
                 call, proceed, f"left to {call.sparse_elsewhere}, which leaves parts of these maps out already"
             )
+        if call.bias is not None:
+            return self._dense(call, proceed, "dense where Sink Control changes the scores of keys")
         if tokens < self.settings.minimum_tokens:
             why = f"dense: {tokens} tokens are fewer than the minimum of {self.settings.minimum_tokens}"
             return self._dense(call, proceed, why)

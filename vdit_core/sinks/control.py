@@ -1,0 +1,110 @@
+"""Sink Control: takes sinks away, one way or another, to see whether they matter; or does the same to random others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..call import AttentionCall, Interceptor, ModelSignature, Proceed, Run, Site, TokenGrid
+from .bias import masked, to_mass
+from .detect import Findings
+
+#: mask: the keys are left out. cap: their mass is brought down to a limit. mean: the head gives its mean output at
+#: every token. skip: the head gives nothing.
+ACTIONS = ("mask", "cap", "mean", "skip")
+
+
+class ControlError(ValueError):
+    """Sinks that do not fit the run in which they are to be changed."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is changed: (layer, head) -> tokens; and of what it was found, to be checked."""
+
+    model: ModelSignature
+    grid: TokenGrid
+    tokens: Mapping[tuple[int, int], tuple[int, ...]]
+
+    @classmethod
+    def of(cls, findings: Findings, model: ModelSignature) -> Targets:
+        """The sinks that were found."""
+        found: dict[tuple[int, int], tuple[int, ...]] = {}
+        for sink in findings.sinks:
+            found[sink.layer, sink.head] = (*found.get((sink.layer, sink.head), ()), sink.token)
+        return cls(model, findings.grid, found)
+
+    def random_tokens(self, seed: int = 0) -> Targets:
+        """A control: in the same heads as many other tokens, at random."""
+        generator = torch.Generator().manual_seed(seed)
+        found = {}
+        for head, tokens in self.tokens.items():
+            order = torch.randperm(self.grid.tokens, generator=generator).tolist()
+            found[head] = tuple([token for token in order if token not in tokens][: len(tokens)])
+        return replace(self, tokens=found)
+
+    def random_heads(self, seed: int = 0) -> Targets:
+        """A control: as many other heads, at random out of those without a sink, as far as there are so many."""
+        generator = torch.Generator().manual_seed(seed)
+        others = [
+            (layer, head)
+            for layer in range(self.model.layers)
+            for head in range(self.model.heads)
+            if (layer, head) not in self.tokens
+        ]
+        order = torch.randperm(len(others), generator=generator).tolist()
+        chosen = sorted(others[i] for i in order[: len(self.tokens)])
+        return replace(self, tokens=dict(zip(chosen, self.tokens.values(), strict=False)))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class SinkControl(Interceptor):
+    """Changes what sinks do.
+
+    Args:
+        targets: which heads and keys. action: see `ACTIONS`. cap: the limit of a key's mass, a share of all attention.
+
+    Raises:
+        ValueError: for an action that there is not, or a cap outside of 0..1. In `begin`: ControlError, if the targets
+            are of another model or grid, naming both.
+    """
+
+    def __init__(self, targets: Targets, action: str = "mask", cap: float = 0.01) -> None:
+        if action not in ACTIONS:
+            raise ValueError(f"There is no action {action!r}; the actions are {', '.join(ACTIONS)}.")
+        if not 0 < cap < 1:
+            raise ValueError(f"A key's mass can be capped at a share between 0 and 1, not {cap}.")
+        self.targets, self.action, self.cap = targets, action, cap
+        self.changed = 0
+
+    def begin(self, run: Run) -> None:
+        for name, found, here in (
+            ("a model", self.targets.model, run.model),
+            ("a grid", self.targets.grid, run.grid),
+        ):
+            if found != here:
+                raise ControlError(f"The sinks were found in {name} of {found}; this run has {here}. Inspect it anew.")
+        self.changed = 0
+
+    def wants(self, site: Site) -> bool:
+        return any(layer == site.layer for layer, _ in self.targets.tokens)
+
+    def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        chosen = {head: keys for (layer, head), keys in self.targets.tokens.items() if layer == call.site.layer}
+        self.changed += len({row.branch for row in call.site.rows})
+        if self.action in ("mask", "cap"):
+            if self.action == "mask":
+                bias = masked(call.q.shape[1], call.q.shape[2], chosen, call.q.device)
+            else:
+                wanted = {head: dict.fromkeys(keys, self.cap) for head, keys in chosen.items()}
+                bias = to_mass(call.q, call.k, wanted, call.bias, only_down=True)
+            return proceed(replace(call, bias=bias if call.bias is None else call.bias + bias))
+        output = proceed(call).clone()
+        for head in chosen:
+            output[:, head] = output[:, head].mean(1, keepdim=True) if self.action == "mean" else 0
+        return output
