@@ -127,7 +127,8 @@ def test_a_run_tells_the_count_for_good(comfy, mask, live):
     unet = loader(comfy, "UNETLoader", "unet_name", "no_size.safetensors", x=-50)
     comfy.connect(unet, "MODEL", live, "MODEL")
     comfy.connect(mask, "LAYER_MASK", live, "LAYER_MASK")
-    comfy.send("vdit.report", {"node": str(live), "text": "replaced 80 of 80 calls", "good": True, "layers": 40})
+    told = {"node": str(live), "text": "replaced 80 of 80 calls", "good": True, "layers": 40, "prompt": "first"}
+    comfy.send("vdit.report", told | {"workflow": comfy.js("() => app.rootGraph.id")})
     wait_for_cells(comfy, mask, 40)
     comfy.load(comfy.workflow())
     wait_for_cells(comfy, mask, 40)

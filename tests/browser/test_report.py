@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from io import BytesIO
 
 import pytest
@@ -17,8 +18,30 @@ def live(comfy) -> int:
     return comfy.add("VDiT_LiveTransfer")
 
 
-def report(comfy, node, text=TEXT, good=True, layers=None):
-    comfy.send("vdit.report", {"node": str(node), "text": text, "good": good, "layers": layers})
+def here(comfy) -> str:
+    """The id of the open workflow."""
+    return comfy.js("() => app.rootGraph.id")
+
+
+def report(comfy, node, text=TEXT, good=True, layers=None, workflow=None, prompt="first"):
+    """As nodes/report.py sends it."""
+    told = {"node": str(node), "text": text, "good": good, "layers": layers}
+    comfy.send("vdit.report", told | {"workflow": workflow or here(comfy), "prompt": prompt})
+
+
+def queue(comfy, prompt) -> None:
+    """Queue the open workflow; the server's answer, with the prompt's id, is made up."""
+    comfy.page.route("**/api/prompt", lambda route: route.fulfill(json={"prompt_id": prompt, "node_errors": {}}))
+    comfy.js("async () => void await app.api.queuePrompt(0, await app.graphToPrompt())")
+    comfy.page.unroute("**/api/prompt")
+
+
+def start(comfy) -> str:
+    """A run of the open workflow begins; its prompt's id."""
+    prompt = uuid.uuid4().hex
+    queue(comfy, prompt)
+    comfy.send("execution_start", {"prompt_id": prompt})
+    return prompt
 
 
 def color_above(comfy, node) -> tuple[int, int, int]:
@@ -60,17 +83,28 @@ def test_a_long_report_is_written_in_lines(comfy, live):
 
 def test_a_new_run_of_the_node_clears_it(comfy, live):
     report(comfy, live)
-    comfy.send("execution_start", {"prompt_id": "p"})
+    start(comfy)
     assert f"✓ {TEXT}" in comfy.written(), "not before it is known that the node runs again"
     comfy.send("executing", str(live))
     assert f"✓ {TEXT}" not in comfy.written()
 
 
+def test_it_is_cleared_though_the_answer_comes_late(comfy, live):
+    """A node may run before the page knows the id of what it queued."""
+    report(comfy, live)
+    prompt = uuid.uuid4().hex
+    comfy.send("execution_start", {"prompt_id": prompt})
+    comfy.send("executing", str(live))
+    queue(comfy, prompt)
+    assert f"✓ {TEXT}" not in comfy.written()
+
+
 def test_a_node_that_did_not_run_again_keeps_it(comfy, live):
     report(comfy, live)
-    comfy.send("execution_start", {"prompt_id": "p"})
+    prompt = start(comfy)
     comfy.send("executing", "999")
-    comfy.send("execution_success", {"prompt_id": "p"})
+    assert color_above(comfy, live) != GREEN, "it is dimmed while the run goes on"
+    comfy.send("execution_success", {"prompt_id": prompt})
     assert color_above(comfy, live) == GREEN
 
 
@@ -78,19 +112,26 @@ def test_a_node_that_did_not_run_again_keeps_it(comfy, live):
 def test_a_run_that_breaks_off_leaves_no_old_report(comfy, live, end):
     other = comfy.add("VDiT_LiveTransfer", x=450)
     report(comfy, live)
-    comfy.send("execution_start", {"prompt_id": "p"})
-    report(comfy, other, "replaced 3 of 3 calls")
-    comfy.send(end, {"prompt_id": "p", "node_id": "1", "traceback": []})
+    prompt = start(comfy)
+    report(comfy, other, "replaced 3 of 3 calls", prompt=prompt)
+    comfy.send(end, {"prompt_id": prompt, "node_id": "1", "traceback": []})
     assert "✓ replaced 3 of 3 calls" in comfy.written()
     assert f"✓ {TEXT}" not in comfy.written()
 
 
-def test_it_is_not_saved(comfy, live):
+def test_the_workflow_keeps_the_number_of_layers_and_nothing_else(comfy, live):
+    mask = comfy.add("VDiT_LayerMask", x=-350)
+    comfy.connect(mask, "LAYER_MASK", live, "LAYER_MASK")
     comfy.draw()
     before = comfy.workflow()["nodes"]
-    report(comfy, live)
+    report(comfy, live, layers=9)
     comfy.draw()
-    assert comfy.workflow()["nodes"] == before
+    after = comfy.workflow()["nodes"]
+    for node in before:
+        node["properties"]["vdit_layers"] = 9
+    for node in (*before, *after):
+        del node["size"]  # fewer layers, fewer cells
+    assert after == before
 
 
 def test_an_undo_does_not_remove_it(comfy, live):
@@ -103,9 +144,34 @@ def test_an_undo_does_not_remove_it(comfy, live):
 
 
 def test_it_belongs_to_its_workflow(comfy, live):
-    report(comfy, live)
+    """Another may be open when it comes, with a node of the same number."""
+    first = comfy.workflow()
     comfy.empty()
     assert comfy.add("VDiT_LiveTransfer") == live
+    report(comfy, live, workflow=first["id"], layers=9)
+    assert f"✓ {TEXT}" not in comfy.written()
+    assert "vdit_layers" not in comfy.workflow()["nodes"][0]["properties"]
+    comfy.load(first)
+    assert f"✓ {TEXT}" in comfy.written()
+    assert comfy.workflow()["nodes"][0]["properties"]["vdit_layers"] == 9
+
+
+@pytest.mark.parametrize("end", ["execution_success", "execution_error", "execution_interrupted"])
+def test_a_run_of_another_workflow_leaves_it_alone(comfy, live, end):
+    report(comfy, live)
+    first = comfy.workflow()
+    comfy.empty()
+    comfy.add("VDiT_LiveTransfer")
+    prompt = start(comfy)
+    comfy.send("executing", str(live))
+    comfy.load(first)
+    assert color_above(comfy, live) == GREEN
+    comfy.send(end, {"prompt_id": prompt, "node_id": "1", "traceback": []})
+    assert color_above(comfy, live) == GREEN
+
+
+def test_a_report_of_no_known_workflow_is_dropped(comfy, live):
+    comfy.send("vdit.report", {"node": str(live), "text": TEXT, "good": True, "workflow": None, "prompt": "p"})
     assert f"✓ {TEXT}" not in comfy.written()
 
 
@@ -136,11 +202,13 @@ def test_in_a_subgraph(comfy, live):
 
 
 def test_a_real_run(comfy):
+    """The server names the workflow as the page does, so what it sends is written here."""
     # The page that comes second must not find the first one's run in the server's cache.
     comfy.js("(prompt) => app.loadApiJson(prompt, 'live')", graphs.live(steps=2, seed=int(comfy.vue)))
     comfy.page.wait_for_function("() => app.rootGraph.nodes.some((node) => node.type === 'VDiT_LiveTransfer')")
     comfy.js(
         """() => {
+            app.rootGraph.id = crypto.randomUUID();  // as every workflow has that was opened from a file
             app.canvas.centerOnNode(app.rootGraph.nodes.find((node) => node.type === "VDiT_LiveTransfer"));
             app.queuePrompt(0);
         }"""

@@ -32,6 +32,7 @@ class PromptFailed(RuntimeError):
 class Result:
     """What a prompt did: the nodes that ran (not those from the cache), all messages, and the latents it saved."""
 
+    prompt: str
     ran: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     latents: dict[str, Tensor] = field(default_factory=dict)
@@ -66,18 +67,26 @@ class Server:
         except urllib.error.HTTPError as error:
             raise PromptFailed(error.read().decode()) from None
 
-    def run(self, prompt: dict[str, Any], interrupt_at: str | None = None, interrupt_after: int = 1) -> Result:
+    def run(
+        self,
+        prompt: dict[str, Any],
+        interrupt_at: str | None = None,
+        interrupt_after: int = 1,
+        workflow: str | None = None,
+    ) -> Result:
         """Queue an API prompt and wait until it has ended.
 
         interrupt_at: a node; the run is interrupted at this node's first progress, or the one after so many.
+        workflow: the id of the workflow that it is said to be made of.
 
         Raises:
             PromptFailed: with the server's message.
         """
-        result = Result()
+        made_of = {"extra_pnginfo": {"workflow": {"id": workflow}}}
         with connect(f"ws://{self.address}/ws?clientId={self.client}", max_size=None) as socket_:
-            answer = self.post("/prompt", {"prompt": prompt, "client_id": self.client})
+            answer = self.post("/prompt", {"prompt": prompt, "client_id": self.client, "extra_data": made_of})
             queued = answer["prompt_id"]
+            result = Result(queued)
             for raw in socket_:
                 if isinstance(raw, bytes):
                     continue

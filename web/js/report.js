@@ -6,45 +6,109 @@ import { nodesOnPath, origins, slotsOf } from "./graph_walk.js";
 import { FOUND } from "./layer_count.js";
 import { drawPills } from "./report_pill.js";
 
-// By workflow and running node, since an undo makes all nodes anew. None of this is part of the workflow.
-const reports = new Map();
+// For each workflow the prompt of it that runs, if one does, and the last report of each of its nodes; by id, since an undo
+// makes all nodes anew. The texts are no part of the workflow; only the number of layers stays with its nodes.
+const workflows = new Map();
+// Which workflow a prompt is of, by id: while it runs, another may be open.
+const workflowOf = new Map();
+let running = { prompt: null, ran: [] };
 
 app.registerExtension({
   name: "vdit.Report",
   setup() {
+    noteWhatIsQueued();
     api.addEventListener("vdit.report", ({ detail }) => take(detail));
-    api.addEventListener("execution_start", () => setOld(true));
-    api.addEventListener("executing", ({ detail }) => forget((report) => report.id === String(detail)));
-    // What did not run again is as it was; after a run that broke off nobody knows.
-    api.addEventListener("execution_success", () => setOld(false));
-    api.addEventListener("execution_error", () => forget((report) => report.old));
-    api.addEventListener("execution_interrupted", () => forget((report) => report.old));
+    api.addEventListener("execution_start", ({ detail }) => {
+      running = { prompt: detail.prompt_id, ran: [] };
+      settle();
+    });
+    api.addEventListener("executing", ({ detail }) => {
+      running.ran.push(String(detail));
+      settle();
+    });
+    api.addEventListener("execution_success", ({ detail }) => end(detail.prompt_id, true));
+    for (const broken of ["execution_error", "execution_interrupted"]) {
+      api.addEventListener(broken, ({ detail }) => end(detail.prompt_id, false));
+    }
     drawWithCanvas();
   },
+  afterConfigureGraph: tellLayers,
 });
 
-function take({ node: id, text, good, layers }) {
-  const node = nodesOnPath(app.rootGraph, id).at(-1);
-  if (!node?.comfyClass?.startsWith("VDiT_")) return;
-  reports.set(`${app.rootGraph.id} ${id}`, { workflow: app.rootGraph.id, id: String(id), text, good, old: false });
-  if (layers) tellLayers(node, layers);
+function noteWhatIsQueued() {
+  const { queuePrompt } = api;
+  api.queuePrompt = async function (number, graph, ...rest) {
+    const answer = await queuePrompt.call(this, number, graph, ...rest);
+    if (answer?.prompt_id) workflowOf.set(answer.prompt_id, graph.workflow?.id);
+    settle();
+    return answer;
+  };
+}
+
+/** A report of a node, of whatever workflow, open or not. */
+function take({ workflow, prompt, node, text, good, layers }) {
+  if (!workflow) return;
+  workflowOf.set(prompt, workflow);
+  settle();
+  const { reports } = stateOf(workflow);
+  reports.delete(String(node));
+  reports.set(String(node), { id: String(node), text, good, layers, prompt });
+  tellLayers();
   redraw();
 }
 
-/** Note the number of layers at the node and at the layer masks that feed it. */
-function tellLayers(node, layers) {
-  const masks = slotsOf("LAYER_MASK", node.inputs).flatMap((slot) => [...origins(node, slot)]);
-  for (const each of [node, ...masks.map((origin) => origin.node)]) each.setProperty(FOUND, layers);
+function stateOf(workflow) {
+  if (!workflows.has(workflow)) workflows.set(workflow, { running: null, reports: new Map() });
+  return workflows.get(workflow);
 }
 
-function setOld(old) {
-  for (const report of reports.values()) report.old = old;
+/** A node that runs again has nothing to report yet. The answer that tells the workflow may come after its first nodes. */
+function settle() {
+  const workflow = workflowOf.get(running.prompt);
+  if (!workflow) return;
+  const state = stateOf(workflow);
+  state.running = running.prompt;
+  for (const id of running.ran.splice(0)) {
+    if (state.reports.get(id)?.prompt !== running.prompt) state.reports.delete(id);
+  }
   redraw();
 }
 
-function forget(which) {
-  for (const [key, report] of reports) if (which(report)) reports.delete(key);
+/** What did not run again is as it was; after a run that broke off nobody knows. */
+function end(prompt, well) {
+  settle();
+  running = { prompt: null, ran: [] };
+  const state = stateOf(workflowOf.get(prompt));
+  state.running = null;
+  for (const report of well ? [] : state.reports.values()) {
+    if (report.prompt !== prompt) state.reports.delete(report.id);
+  }
+  workflowOf.delete(prompt);
   redraw();
+}
+
+/** The reports of the open workflow, each with the nodes on the way to the one that it is of. */
+function reportsHere() {
+  const state = stateOf(app.rootGraph.id);
+  return [...state.reports.values()]
+    .map((report) => ({
+      ...report,
+      path: nodesOnPath(app.rootGraph, report.id),
+      old: state.running !== null && report.prompt !== state.running,
+    }))
+    .filter(({ path }) => path.at(-1)?.comfyClass?.startsWith("VDiT_"));
+}
+
+/** Note the number of layers at the nodes that know it and at the layer masks that feed them. */
+function tellLayers() {
+  for (const { path, layers } of reportsHere()) {
+    if (!layers) continue;
+    const node = path.at(-1);
+    const masks = slotsOf("LAYER_MASK", node.inputs).flatMap((slot) => [...origins(node, slot)]);
+    for (const each of [node, ...masks.map((origin) => origin.node)]) {
+      if (each.properties[FOUND] !== layers) each.setProperty(FOUND, layers);
+    }
+  }
 }
 
 function redraw() {
@@ -56,15 +120,13 @@ function drawWithCanvas() {
   const { onDrawForeground } = app.canvas;
   app.canvas.onDrawForeground = function (context, ...rest) {
     onDrawForeground?.call(this, context, ...rest);
-    const shown = [...reports.values()].map((report) => ({ ...report, node: nodeFor(report, this.graph) }));
+    const shown = reportsHere().map((report) => ({ ...report, node: nodeFor(report, this.graph) }));
     drawPills(context, shown.filter(({ node }) => node && this.isNodeVisible(node)));
   };
 }
 
 /** The node of the graph on view to write it at: its own, or the subgraph that hides it if something went wrong. */
-function nodeFor(report, graph) {
-  if (report.workflow !== app.rootGraph.id) return undefined;
-  const path = nodesOnPath(app.rootGraph, report.id);
+function nodeFor({ path, good }, graph) {
   const at = path.findIndex((node) => node.graph === graph);
-  return at === path.length - 1 || !report.good ? path[at] : undefined;
+  return at === path.length - 1 || !good ? path[at] : undefined;
 }
