@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
-from . import compare, demo, generate, paper, sparsity, structure, sweep
+from . import compare, demo, generate, paper, sinks, sparsity, structure, sweep
 
-COMMANDS = (demo, generate, structure, compare, sweep, sparsity, paper)
+COMMANDS = (demo, generate, structure, compare, sweep, sparsity, sinks, paper)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    _share_the_cpu()
     try:
         options.command(options)
     except (ValueError, OSError) as error:
@@ -25,6 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("vdit: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _share_the_cpu() -> None:
+    """Where other processes run, torch's threads (GNU OpenMP) must not spin while they wait: beside one busy process on
+    two cores that halves the demo's time. Alone it would add a third, so the load of the last minute decides."""
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported
 
 
 def _parser() -> argparse.ArgumentParser:

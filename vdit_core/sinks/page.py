@@ -1,0 +1,80 @@
+"""Writes what was found as a folder: `index.html` that shows the pictures, videos and tables, and `sinks.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
+from torch import Tensor
+
+from ..atomic import whole_file
+from ..video import side_by_side, write_mp4
+from . import pictures, trials
+from .detect import Findings
+from .record import SinkRecord
+from .words import describe
+
+
+def write(
+    record: SinkRecord,
+    findings: Findings,
+    title: str,
+    folder: Path,
+    clip: Tensor | None = None,
+    tried: Sequence[trials.Trial] = (),
+    clips: Mapping[str, Tensor] | None = None,
+) -> list[str]:
+    """Write everything into a folder; returns the names of the files.
+
+    clip: the video that was measured, float in [0, 1], (3, frames, height, width). tried, clips: see `trials.run`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = _shown(findings)
+    drawn = {
+        "heads": pictures.heads_picture(findings),
+        "steps": pictures.steps_picture(record, findings),
+        **{
+            f"layer-{layer}-head-{head}": pictures.over_frames(
+                record.mean_ratios(layer)[record.heads.index(head)],
+                findings,
+                None if clip is None else clip.permute(1, 2, 3, 0),
+            )
+            for layer, head in shown
+        },
+    }
+    for name, picture in drawn.items():
+        with whole_file(folder / f"{name}.png") as part:
+            picture.save(part, optimize=True)
+    if clips:
+        write_mp4(side_by_side(dict(clips), scale=2), folder / "trials.mp4")
+    found: dict[str, Any] = {"title": title, "findings": findings.as_json(), "trials": [t.as_json() for t in tried]}
+    with whole_file(folder / "sinks.json") as part:
+        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html")
+    with whole_file(folder / "index.html") as part:
+        html = page.render(
+            title=title,
+            paragraphs=describe(findings).split("\n\n"),
+            measured=str(record),
+            maps=[{"file": f"layer-{a}-head-{b}.png", "name": f"layer {a}, head {b}"} for a, b in shown],
+            table=_cells(trials.as_text(tried)) if tried else [],
+            video=bool(clips),
+        )
+        part.write_text(html, encoding="utf-8")
+    return ["index.html", "sinks.json", *(f"{name}.png" for name in drawn), *(["trials.mp4"] if clips else [])]
+
+
+def _shown(findings: Findings) -> list[tuple[int, int]]:
+    """The heads whose maps are shown: those with the most mass on sinks, else with the strongest key; three."""
+    order = findings.peak.ravel().argsort()[::-1][:3]
+    width = len(findings.heads)
+    return [(findings.layers[int(i) // width], findings.heads[int(i) % width]) for i in order]
+
+
+def _cells(table: str) -> list[list[str]]:
+    """The cells of a Markdown table, without the line of dashes."""
+    lines = [line for line in table.splitlines() if not line.startswith("|---")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
