@@ -25,6 +25,12 @@ class NamedFiles:
             for path in sorted(folder.rglob(f"*{self.suffix}"))
         ]
 
+    def may_be_named(self, prefix: str | None) -> bool | str:
+        """Whether `new` takes a prefix, or why not; the result of a node's `validate_inputs`. None: not yet known."""
+        if prefix is not None and Path(prefix).name.strip() in ("", ".."):
+            return f"{prefix!r} names no file; write for example {self.what.split()[-1]}, or cars/red."
+        return True
+
     def new(self, prefix: str) -> tuple[str, Path]:
         """A name that is not taken, and its path in the output folder; a number is added to the prefix.
 

@@ -37,6 +37,10 @@ class SaveSparsityProfile(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return _FILES.may_be_named(filename_prefix)
+
+    @classmethod
     def execute(cls, profile: SparseProfile, filename_prefix: str) -> io.NodeOutput:
         name, path = _FILES.new(filename_prefix)
         profile.save(path)

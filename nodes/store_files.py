@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import folder_paths
 from comfy_api.latest import io
 
 from ..vdit_core.store import AttentionStore
 from . import report, sockets
+from .named_files import NamedFiles
 
-_FOLDER, _SUFFIX = "attention", ".safetensors"
+_FILES = NamedFiles("recording", ".safetensors")
 
 
 class SaveAttentionStore(io.ComfyNode):
@@ -39,15 +37,15 @@ class SaveAttentionStore(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return _FILES.may_be_named(filename_prefix)
+
+    @classmethod
     def execute(cls, store: AttentionStore, filename_prefix: str) -> io.NodeOutput:
-        _, stem, counter, subfolder, _ = folder_paths.get_save_image_path(
-            str(Path(_FOLDER) / filename_prefix), folder_paths.get_output_directory()
-        )
-        name = f"{stem}_{counter:05}_{_SUFFIX}"
-        file = _named(f"{subfolder}/{name} [output]")
-        store.save(file)
-        report.show(cls.hidden.unique_id, f"saved {name}", good=True, layers=store.header.model.layers)
-        return io.NodeOutput(store, f"{subfolder}/{name} [output]")
+        name, path = _FILES.new(filename_prefix)
+        store.save(path)
+        report.show(cls.hidden.unique_id, f"saved {path.name}", good=True, layers=store.header.model.layers)
+        return io.NodeOutput(store, name)
 
 
 class LoadAttentionStore(io.ComfyNode):
@@ -62,7 +60,7 @@ class LoadAttentionStore(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=_files(),
+                    options=_FILES.names(),
                     tooltip="A file that Save Attention Store wrote (press R to refresh the list), or its file output.",
                 )
             ],
@@ -75,7 +73,7 @@ class LoadAttentionStore(io.ComfyNode):
         if file is None:  # from Save Attention Store, not yet written
             return True
         try:
-            _named(file, must_exist=True)
+            _FILES.path(file, must_exist=True)
         except ValueError as error:
             return str(error)
         return True
@@ -83,47 +81,13 @@ class LoadAttentionStore(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> tuple[int, int] | None:
         try:
-            state = _named(file or "", must_exist=True).stat()
+            state = _FILES.path(file or "", must_exist=True).stat()
         except ValueError:
             return None
         return state.st_mtime_ns, state.st_size
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        store = AttentionStore.load(_named(file, must_exist=True))
+        store = AttentionStore.load(_FILES.path(file, must_exist=True))
         report.show(cls.hidden.unique_id, f"loaded {store.size()}", good=True, layers=store.header.model.layers)
         return io.NodeOutput(store)
-
-
-def _folders() -> dict[str, Path]:
-    """Where recordings may lie, by the word that ComfyUI writes behind a file's name."""
-    return {
-        "output": Path(folder_paths.get_output_directory()).resolve() / _FOLDER,
-        "input": Path(folder_paths.get_input_directory()).resolve() / _FOLDER,
-    }
-
-
-def _files() -> list[str]:
-    return [
-        f"{_FOLDER}/{path.relative_to(folder).as_posix()} [{kind}]"
-        for kind, folder in _folders().items()
-        for path in sorted(folder.rglob(f"*{_SUFFIX}"))
-    ]
-
-
-def _named(file: str, must_exist: bool = False) -> Path:
-    """The path of "attention/name.safetensors [output]" (or [input]).
-
-    Raises:
-        ValueError: if it would lie outside these two folders, has another suffix, or is asked for and not there.
-    """
-    name, _, kind = file.rpartition(" ")
-    folder = _folders().get(kind.strip("[]"))
-    path = (folder.parent / name).resolve() if folder else None
-    if path is None or not path.is_relative_to(folder) or path.suffix != _SUFFIX:
-        raise ValueError(
-            f"{file!r} is not a recording in output/{_FOLDER} or input/{_FOLDER}; choose one from the list."
-        )
-    if must_exist and not path.is_file():
-        raise ValueError(f"There is no recording {file!r}; press R to refresh the list, and choose one from it.")
-    return path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import av
 import pytest
@@ -59,6 +60,12 @@ def test_generate_writes_one_clip(tmp_path, capsys):
         (["generate", "a purple car"], "does not know the word 'purple'"),
         (["generate", "a car", "--out", "clip.gif"], "not an .mp4"),
         (["generate", "a car", "--device", "cuda:99"], "no device 'cuda:99'"),
+        (["generate", "a car", "--device", "foo"], "no device 'foo'"),
+        (["generate", "a car", "--device", "meta"], "no device 'meta'"),
+        (["generate", "a car", "--out", "taken/clip.mp4"], "taken is not a folder that can be written to"),
+        (["demo", "--out", "taken"], "taken is not a folder that can be written to (File exists)"),
+        (["demo", "--out", "taken/in"], "taken/in is not a folder that can be written to (Not a directory)"),
+        (["demo", "--first-seed", str(2**64 - 1)], "leave no room for the other seeds"),
         (["demo", "--pairs", "blue"], "no pair 'blue'"),
         (["demo", "--layers", "9-3"], "write 3-9"),
         (["demo", "--layers", "9"], "Layer 9 in '9' is out of range: there are 9 layers, 0 to 8"),
@@ -66,13 +73,37 @@ def test_generate_writes_one_clip(tmp_path, capsys):
 )
 def test_mistakes_are_one_line_and_status_2(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
     assert main([*arguments, *(["--steps", "1"] if arguments[-1] == "9" else [])]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in error
     assert error.startswith("vdit: ")
 
 
-@pytest.mark.parametrize("arguments", [["demo", "--seeds", "0"], ["demo", "--steps", "-1"], ["what"], []])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo", "--seeds", "0"],
+        ["demo", "--steps", "-1"],
+        ["demo", "--first-seed", "-1"],
+        ["generate", "a car", "--seed", str(2**64)],
+        ["what"],
+        [],
+    ],
+)
 def test_arguments_that_cannot_be_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("load", "given", "policy"), [(2.0, None, "PASSIVE"), (0.1, None, None), (2.0, "ACTIVE", "ACTIVE")]
+)
+def test_threads_do_not_spin_beside_other_processes(monkeypatch, tmp_path, load, given, policy):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    main(["generate", "a car", "--out", "clip.gif"])
+    assert os.environ.get("OMP_WAIT_POLICY") == policy

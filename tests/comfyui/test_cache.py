@@ -130,6 +130,14 @@ def test_nothing_is_written_elsewhere(server, prefix):
     assert not list(server.base.parent.glob("x_*"))
 
 
+@pytest.mark.parametrize("name", ["", " ", ".", "cars/.."])
+def test_a_file_needs_a_name(server, name):
+    graph = graphs.transfer(seed=31)
+    graph["save"] = graphs.node("VDiT_SaveAttentionStore", store=["finish", 0], filename_prefix=name)
+    with pytest.raises(PromptFailed, match="names no file; write for example recording"):
+        server.run(graph)
+
+
 @pytest.mark.parametrize("option", ["--cache-none", "--fp16-intermediates"])
 def test_other_ways_to_run_the_server(comfyui, tmp_path, option):
     with serve(comfyui, tmp_path / "base", option) as server:

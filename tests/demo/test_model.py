@@ -112,6 +112,6 @@ def test_tables_for_other_words_are_refused(tmp_path):
 
 def test_an_unknown_pair_is_refused():
     assert pairs.choose("all") == list(pairs.PAIRS.values())
-    assert [p.name for p in pairs.choose("dog, red")] == ["dog", "red"]
+    assert [p.name for p in pairs.choose("dog, red, dog")] == ["dog", "red"]
     with pytest.raises(ValueError, match="no pair 'blue'; the pairs are red, winter, truck, dog, or all"):
         pairs.choose("blue")

@@ -13,7 +13,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("demo", help="the paper's headline on the demo model: videos, pictures and a table")
     parser.add_argument("--pairs", default="all", help="red, winter, truck, dog (comma-separated), or all")
     parser.add_argument("--seeds", type=shared.positive, default=1, metavar="N", help="how many seeds a pair")
-    parser.add_argument("--first-seed", type=int, default=1, metavar="S", help="the first of them")
+    parser.add_argument("--first-seed", type=shared.seed, default=1, metavar="S", help="the first of them")
     parser.add_argument(
         "--layers", default="all", metavar="MASK", help="layers to transfer, e.g. 'all', '3-7', 'all, 3:0.5'"
     )
@@ -36,6 +36,9 @@ def run(options: argparse.Namespace) -> None:
     chosen = pairs.choose(options.pairs)
     where = Where(LayerMask(options.layers), steps=Indices(options.window))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
+    if seeds[-1] + pairs.OTHER >= shared.SEEDS:
+        raise ValueError(f"Seeds up to {seeds[-1]} leave no room for the other seeds, {pairs.OTHER} further on.")
+    shared.make_folder(options.out)
     start = time.monotonic()
     model = DemoModel.load(options.device)
     probe = AttributeProbe.load(WEIGHTS / PROBE).to(options.device)

@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 from typing import Any
+
+#: One more than the largest seed of torch and ComfyUI.
+SEEDS = 2**64
 
 
 def positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return number
+
+
+def seed(text: str) -> int:
+    if not 0 <= (number := int(text)) < SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} is not a seed; seeds are 0 to 2^64 - 1")
+    return number
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, before any is computed.
+
+    Raises:
+        ValueError: if it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"{folder} is not a folder that can be written to ({error.strerror}); choose another --out."
+        ) from None
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

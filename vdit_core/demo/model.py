@@ -49,8 +49,12 @@ class DemoModel:
         Raises:
             ValueError: if the device is not there.
         """
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"There is no device {device!r} here (torch {torch.__version__}); use cpu.")
+        try:
+            torch.empty(1, device=device).item()
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise ValueError(
+                f"There is no device {device!r} for torch {torch.__version__} here; use cpu, or cuda where there is a GPU."
+            ) from None
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # diffusers warns of every cast to float32
         try:

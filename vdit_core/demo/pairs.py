@@ -71,12 +71,12 @@ class PairResult:
 
 
 def choose(names: str) -> list[Pair]:
-    """The pairs of a comma-separated list, or all.
+    """The pairs of a comma-separated list, each once, or all.
 
     Raises:
         ValueError: naming an unknown pair and the known ones.
     """
-    chosen = list(PAIRS) if names == "all" else [name.strip() for name in names.split(",")]
+    chosen = dict.fromkeys(PAIRS if names == "all" else (name.strip() for name in names.split(",")))
     for name in chosen:
         if name not in PAIRS:
             raise ValueError(f"There is no pair {name!r}; the pairs are {', '.join(PAIRS)}, or all.")
