@@ -10,6 +10,7 @@ from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
 from .profile_files import LoadSparsityProfile, SaveSparsityProfile
 from .record import FinishRecording, RecordAttention
+from .sinks import SinkControlNode, SinkInspector
 from .sparse import SparseAttentionNode
 from .sparse_report import SparseReport
 from .sparsity_profile import SparsityProfile
@@ -34,6 +35,8 @@ NODES = [
     SaveSparsityProfile,
     LoadSparsityProfile,
     SparseReport,
+    SinkInspector,
+    SinkControlNode,
 ]
 
 

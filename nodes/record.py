@@ -11,8 +11,11 @@ from ..vdit_core.hosts.comfy import attach
 from ..vdit_core.precision import PRECISIONS
 from ..vdit_core.record import Recorder, Selection
 from ..vdit_core.selection import Indices
+from ..vdit_core.sinks.observe import SinkObserver
 from . import choices, report, sockets
 from .recording import Losses, Recording
+
+_WHAT = ("queries and keys", "statistics", "both")
 
 
 class RecordAttention(io.ComfyNode):
@@ -22,8 +25,8 @@ class RecordAttention(io.ComfyNode):
             node_id="VDiT_RecordAttention",
             display_name="Record Attention",
             category=sockets.CATEGORY,
-            description="Watches the sampling run of this model and keeps its self-attention (queries and keys) for "
-            "Finish Recording. Changes nothing in the video.",
+            description="Watches the sampling run of this model and keeps its self-attention for Finish Recording. "
+            "Changes nothing in the video.",
             search_aliases=["capture attention", "save attention maps", "attention store"],
             inputs=[
                 io.Model.Input(
@@ -48,6 +51,13 @@ class RecordAttention(io.ComfyNode):
                     "would not fit is refused before the first step, with what to change.",
                 ),
                 choices.indices("heads", "which attention heads to record", advanced=True),
+                io.Combo.Input(
+                    "what",
+                    options=list(_WHAT),
+                    default=_WHAT[0],
+                    tooltip=f"{_WHAT[0]}: for transfer and pictures of maps. {_WHAT[1]}: how much attention each token "
+                    f"gets, small enough for every layer and step, for Sink Inspector. {_WHAT[2]}: all of it.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The same model, watched."),
@@ -65,14 +75,27 @@ class RecordAttention(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, layers: str, steps: str, branches: str, precision: str, memory_gb: float, heads: str
+        cls,
+        model: Any,
+        layers: str,
+        steps: str,
+        branches: str,
+        precision: str,
+        memory_gb: float,
+        heads: str,
+        what: str,
     ) -> io.NodeOutput:
         def budget() -> float:
             return min(memory_gb * 2**30, 0.9 * psutil.virtual_memory().available)
 
         selection = Selection(Indices(layers), Indices(heads), Indices(steps), branches)
-        recording = Recording(Recorder(selection, precision, budget=budget))
-        return io.NodeOutput(attach(model, recording.recorder, recording.ended), recording)
+        nothing = Selection(layers=Indices("none"), branches=branches)
+        recorder = Recorder(nothing if what == _WHAT[1] else selection, precision, budget=budget)
+        observer = None if what == _WHAT[0] else SinkObserver(selection)
+        recording = Recording(recorder, observer)
+        if observer is not None:
+            model = attach(model, observer)
+        return io.NodeOutput(attach(model, recorder, recording.ended), recording)
 
 
 class FinishRecording(io.ComfyNode):
@@ -91,12 +114,19 @@ class FinishRecording(io.ComfyNode):
             outputs=[
                 sockets.AttentionStore.Output(display_name="store", tooltip="The recorded attention."),
                 io.Latent.Output(display_name="latent", tooltip="The same latent."),
+                sockets.SinkRecord.Output(
+                    display_name="statistics",
+                    tooltip="What was measured, for Sink Inspector; nothing if none was asked for.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, recorder: Recording, latent: dict[str, Any]) -> io.NodeOutput:
-        store = recorder.claim(latent["samples"])
-        report.show(cls.hidden.unique_id, f"recorded {store.size()}", good=True, layers=store.header.model.layers)
-        return io.NodeOutput(store, latent)
+        store, measured = recorder.claim(latent["samples"])
+        kept = [f"recorded {store.size()}"] if len(store) or measured is None else []
+        if measured is not None:
+            kept.append(f"measured {len(measured.calls)} calls, {measured.nbytes / 2**20:.1f} MiB")
+        report.show(cls.hidden.unique_id, "; ".join(kept), good=True, layers=store.header.model.layers)
+        return io.NodeOutput(store, latent, measured)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import comfy.model_management
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..vdit_core.hosts.comfy import Outcome
 from ..vdit_core.record import Recorder
+from ..vdit_core.sinks.observe import SinkObserver
+from ..vdit_core.sinks.record import SinkRecord
 from ..vdit_core.store import AttentionStore
 
 _ANEW = (
@@ -39,10 +41,11 @@ class Recording:
     Stores that nobody has claimed are kept while their prompt runs; a claimed one lives as long as its claimant.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
+    def __init__(self, recorder: Recorder, observer: SinkObserver | None = None) -> None:
+        self.recorder, self.observer = recorder, observer
         self._unclaimed: dict[str, AttentionStore] = {}
         self._claimed: WeakValueDictionary[str, AttentionStore] = WeakValueDictionary()
+        self._measured: WeakKeyDictionary[AttentionStore, SinkRecord] = WeakKeyDictionary()
         self._prompt: str | None = None
         self._why, self._remedy = "its sampler has not run", _ANEW
 
@@ -58,11 +61,14 @@ class Recording:
         elif outcome.samples is None or outcome.run is None:
             self._why = "the sampling run did not end well, or never called the model"
         else:
-            self._unclaimed[_fingerprint(outcome.samples)] = self.recorder.take()
+            store = self.recorder.take()
+            self._unclaimed[_fingerprint(outcome.samples)] = store
+            if self.observer is not None:
+                self._measured[store] = self.observer.record
             self._why = "this latent is not what its sampler gave (take the sampler's latent itself, unchanged)"
 
-    def claim(self, latent: Tensor) -> AttentionStore:
-        """The recording of the run that gave this latent.
+    def claim(self, latent: Tensor) -> tuple[AttentionStore, SinkRecord | None]:
+        """The recording of the run that gave this latent, and what was measured of it if anything was.
 
         Raises:
             NoRecording: if there is none, with the reason and what to do.
@@ -73,7 +79,7 @@ class Recording:
             Losses.count += self._remedy == _ANEW
             raise NoRecording(f"There is no recording of this latent: {self._why}. {self._remedy}")
         self._claimed[mark] = store
-        return store
+        return store, self._measured.get(store)
 
 
 def _running_prompt() -> str | None:

@@ -16,4 +16,10 @@ LayerMask = io.Custom("LAYER_MASK")
 #: What each layer and head tolerates; `vdit_core.sparse.profile.SparseProfile`.
 SparseProfile = io.Custom("SPARSE_PROFILE")
 
+#: What was measured of the keys of a run; `vdit_core.sinks.record.SinkRecord`, or None if nothing was.
+SinkRecord = io.Custom("SINK_RECORD")
+
+#: Which heads sink attention into which tokens; `vdit_core.sinks.control.Targets`.
+Sinks = io.Custom("SINKS")
+
 CATEGORY = "VDiT Attention"

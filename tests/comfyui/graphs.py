@@ -49,6 +49,7 @@ def record(model: list, **changes: Any) -> dict[str, Any]:
         "precision": "exact",
         "memory_gb": 4,
         "heads": "all",
+        "what": "queries and keys",
     }
     return node("VDiT_RecordAttention", model=model, **settings | changes)
 
@@ -159,3 +160,16 @@ def itself(seed: int = 7, steps: int = 3) -> dict[str, Any]:
 def sparsity_profile(steps: int = 3, **changes: Any) -> dict[str, Any]:
     settings = {"method": "exact share", "keep": 30.0, "measure": "one run", "videos_per_batch": 0}
     return node("VDiT_SparsityProfile", **itself(steps=steps), **settings | changes)
+
+
+def sinks(steps: int = 3, ratio: float = 16.0, **changes: Any) -> Graph:
+    """A run that is measured, and what the Sink Inspector says of it."""
+    return demo() | recorded("measured", "source", steps=steps, what="statistics", **changes) | {
+        "decode": node("VAEDecode", samples=["measured", 1], vae=["demo", 2]),
+        "inspect": node(
+            "VDiT_SinkInspector", record=["measured", 2], frames=["decode", 0], ratio=ratio, evenness=0.25, layer=-1,
+            head=-1,
+        ),
+        "say": node("PreviewAny", source=["inspect", 4]),
+        "figures": node("PreviewAny", source=["inspect", 5]),
+    }  # fmt: skip

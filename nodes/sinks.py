@@ -1,0 +1,180 @@
+"""Sink Inspector and Sink Control: keys that take outsized attention, shown, and taken away."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import comfy.model_management
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..vdit_core.hosts.comfy import Outcome, attach
+from ..vdit_core.sinks.control import ACTIONS, SinkControl, Targets
+from ..vdit_core.sinks.detect import EVENNESS, RATIO, detect
+from ..vdit_core.sinks.observe import from_store
+from ..vdit_core.sinks.record import SinkRecord
+from ..vdit_core.sinks.words import describe
+from ..vdit_core.store import AttentionStore
+from . import images, progress, report, sink_pieces, sockets
+
+_INSTEAD = ("the sinks", "random others")
+
+
+class SinkInspector(io.ComfyNode):
+    """Its panel is web/js/sink_inspector.js."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_SinkInspector",
+            display_name="Sink Inspector",
+            category=sockets.CATEGORY,
+            description="Finds attention sinks: keys that take outsized attention from nearly all queries. Shows them "
+            "by layer and head, over the frames and the steps; says what they are like; hands them to Sink Control.",
+            search_aliases=["attention sink", "registers", "massive activations", "received attention"],
+            inputs=[
+                io.MultiType.Input(
+                    "record", types=[sockets.SinkRecord, sockets.AttentionStore],
+                    tooltip="What was measured (Finish Recording's statistics), or a recording of queries and keys.",
+                ),
+                io.Image.Input("frames", optional=True, tooltip="The decoded video, to see where the sinks lie."),
+                io.Float.Input(
+                    "ratio", default=RATIO, min=1.1, max=100_000.0, step=1.0,
+                    tooltip="A sink's attention, at least so many times a key's uniform share.",
+                ),
+                io.Float.Input(
+                    "evenness", default=EVENNESS, min=0.0, max=1.0, step=0.05, advanced=True,
+                    tooltip="How evenly the queries look at a sink, at least. 1: all alike; near 0: a few only.",
+                ),
+                io.Int.Input(
+                    "layer", default=-1, min=-1, max=200, tooltip="Whose map is drawn. -1: the strongest key's layer.",
+                ),
+                io.Int.Input(
+                    "head", default=-1, min=-1, max=200, tooltip="Whose map is drawn. -1: the strongest key's head.",
+                ),
+            ],
+            outputs=[
+                sockets.Sinks.Output(display_name="sinks", tooltip="For Sink Control."),
+                io.Image.Output(display_name="by head", tooltip="The strongest key of every layer and head."),
+                io.Image.Output(display_name="map", tooltip="Where a head's attention goes, frame by frame."),
+                io.Image.Output(display_name="over steps", tooltip="The strongest key of every layer, step by step."),
+                io.String.Output(display_name="report", tooltip="The findings in words."),
+                io.String.Output(display_name="figures", tooltip="All findings as JSON."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls,
+        record: SinkRecord | AttentionStore | None,
+        ratio: float,
+        evenness: float,
+        layer: int,
+        head: int,
+        frames: Tensor | None = None,
+    ) -> io.NodeOutput:
+        images.need_matplotlib()
+        from ..vdit_core.sinks import pictures
+
+        if record is None:
+            raise ValueError(
+                "Nothing was measured: choose 'statistics' or 'both' in Record Attention, or connect a recording of "
+                "queries and keys."
+            )
+        measured = _measured(record)
+        findings = detect(measured, ratio, evenness)
+        row, column = _chosen(findings, layer, head)
+        ratios = measured.mean_ratios(findings.layers[row])[column]
+        model = measured.run.model
+        text = f"{len(findings.tokens())} sinks in {len(findings.sink_heads())} heads" if findings.sinks else "no sinks"
+        text += f"; strongest key {findings.peak.max():.0f} x uniform"
+        report.show(cls.hidden.unique_id, text, good=True, layers=model.layers)
+        return io.NodeOutput(
+            Targets.of(findings, model),
+            images.as_image(pictures.heads_picture(findings)),
+            images.as_image(pictures.over_frames(ratios, findings, frames)),
+            images.as_image(pictures.steps_picture(measured, findings)),
+            describe(findings),
+            json.dumps(findings.as_json(), indent=1),
+            ui={"vdit_sinks": [sink_pieces.write(measured, findings, frames)]},
+        )
+
+
+def _measured(record: SinkRecord | AttentionStore) -> SinkRecord:
+    if isinstance(record, SinkRecord):
+        return record
+    advance = progress.bar(len(record))
+
+    def next_call() -> None:
+        advance()
+        progress.stop_if_asked()
+
+    return from_store(record, device=comfy.model_management.get_torch_device(), on_call=next_call)
+
+
+def _chosen(findings: Any, layer: int, head: int) -> tuple[int, int]:
+    """The places of a layer and a head in the findings' tables; -1 is the strongest's.
+
+    Raises:
+        ValueError: naming what was not measured, and what was.
+    """
+    row, column = divmod(int(findings.peak.argmax()), len(findings.heads))
+    for name, wanted, there in (("layer", layer, findings.layers), ("head", head, findings.heads)):
+        if wanted >= 0 and wanted not in there:
+            raise ValueError(f"{name.capitalize()} {wanted} was not measured; there are {name}s {list(there)}.")
+    if layer >= 0:
+        row = findings.layers.index(layer)
+        column = int(findings.peak[row].argmax())
+    return row, column if head < 0 else findings.heads.index(head)
+
+
+class SinkControlNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_SinkControl",
+            display_name="Sink Control",
+            category=sockets.CATEGORY,
+            description="Takes sinks away while the model samples, or does the same to random others: so one sees "
+            "whether they matter.",
+            search_aliases=["mask sinks", "remove attention sink", "skip heads", "register tokens"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model; connect the output to the sampler."),
+                sockets.Sinks.Input("sinks", tooltip="From Sink Inspector: of the same model, size and length."),
+                io.Combo.Input(
+                    "action", options=list(ACTIONS), default="mask",
+                    tooltip="mask: the keys are left out. cap: their attention is brought down to the cap. mean: their "
+                    "heads give their mean output everywhere. skip: their heads give nothing.",
+                ),
+                io.Combo.Input(
+                    "of", options=list(_INSTEAD), default=_INSTEAD[0],
+                    tooltip="Random others are the control: as many tokens of the same heads (mask, cap), or as many "
+                    "other heads (mean, skip).",
+                ),
+                io.Float.Input(
+                    "cap", default=1.0, min=0.01, max=99.0, step=0.5,
+                    tooltip="With cap: the largest share of all attention that a sink may take, in %.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, advanced=True, tooltip="Of the random others."),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model without its sinks.")],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model: Any, sinks: Targets, action: str, of: str, cap: float, seed: int) -> io.NodeOutput:
+        if of == _INSTEAD[1]:
+            sinks = sinks.random_tokens(seed) if action in ("mask", "cap") else sinks.random_heads(seed)
+        control, node = SinkControl(sinks, action, cap / 100), cls.hidden.unique_id
+
+        def ended(outcome: Outcome) -> None:
+            if outcome.stock is not None:
+                report.show(node, f"stock model: {outcome.stock}", good=False)
+            elif outcome.samples is not None and outcome.run is not None:
+                keys = sum(map(len, sinks.tokens.values()))
+                text = f"changed {control.changed} calls: {len(sinks)} heads" + (f", {keys} keys" if keys else "")
+                report.show(node, text if len(sinks) else "no sinks to change", True, outcome.run.model.layers)
+
+        return io.NodeOutput(attach(model, control, ended))
