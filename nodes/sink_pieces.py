@@ -40,6 +40,7 @@ def write(record: SinkRecord, findings: Findings, video: Tensor | None) -> dict[
     _forget_old(root)
     calls = [(evaluation, branch) for evaluation in record.evaluations for branch in record.branches]
     calls = [call for call in calls if any(Key(*call, layer) in record.calls for layer in record.layers)]
+    strongest = next(iter(record.calls.values())).tokens.shape[1]
     peaks = np.zeros((len(calls), len(record.layers), len(record.heads)), np.float32)
     for row, layer in enumerate(record.layers):
         with (
@@ -48,14 +49,15 @@ def write(record: SinkRecord, findings: Findings, video: Tensor | None) -> dict[
         ):
             for n, (evaluation, branch) in enumerate(calls):
                 found = record.calls.get(Key(evaluation, branch, layer))
-                if found is None:
+                if found is None:  # a prompt that is not there in every step
+                    mass.write(bytes(len(record.heads) * record.run.grid.tokens))
+                    top.write(bytes(len(record.heads) * strongest * 20))
                     continue
                 peaks[n, row] = found.mass[:, 0].numpy() * record.run.grid.tokens
                 mass.write(found.codes.numpy().tobytes())
                 top.write(_strongest(found))
     frames = 0 if video is None else _write_frames(video, record.run.grid.frames, folder)
     grid = record.run.grid
-    one = next(iter(record.calls.values()))
     return {
         "folder": f"{_FOLDER}/{folder.name}",
         "grid": {name: getattr(grid, name) for name in ("frames", "height", "width", "prefix", "suffix")},
@@ -66,7 +68,7 @@ def write(record: SinkRecord, findings: Findings, video: Tensor | None) -> dict[
             for evaluation, branch in calls
         ],
         "peaks": [[[round(float(x), 2) for x in row] for row in table] for table in peaks],
-        "strongest": one.tokens.shape[1],
+        "strongest": strongest,
         "code": {"per_doubling": PER_DOUBLING, "uniform": UNIFORM},
         "frames": frames,
         "limit": findings.ratio,

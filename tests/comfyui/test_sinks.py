@@ -14,7 +14,7 @@ from comfyui import graphs
 from comfyui.server import PromptFailed, Result
 from PIL import Image
 
-#: In the demo model no key takes 16 times its uniform share; some take 3 times, evenly enough: they serve as sinks here.
+#: In the demo model no key takes 16 times its uniform share; some take 3 times, evenly enough: they are sinks here.
 LOW = 2.5
 
 
