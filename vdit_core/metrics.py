@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 from kornia.color import rgb_to_grayscale
 from kornia.filters import sobel
 from kornia.metrics import ssim as ssim_map
 from torch import Tensor
+
+#: Equal clips have no finite PSNR, and JSON no infinity: dB.
+MOST_PSNR = 100.0
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How near a clip is to another: psnr in dB, at most `MOST_PSNR`; ssim; flip, nan without flip-evaluator."""
+
+    psnr: float
+    ssim: float
+    flip: float
+
+    def as_json(self) -> dict[str, float | None]:
+        return {name: round(value, 4) if math.isfinite(value) else None for name, value in asdict(self).items()}
+
+
+def quality(reference: Tensor, clip: Tensor) -> Quality:
+    """Of one clip against one reference, (1, 3, frames, height, width) both."""
+    return Quality(
+        psnr=min(float(psnr(reference, clip)), MOST_PSNR),
+        ssim=float(ssim(reference, clip)),
+        flip=float(flip(reference, clip)) if find_spec("flip_evaluator") else math.nan,
+    )
 
 
 def luminance(video: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vdit_core.call import ModelSignature, TokenGrid
+from vdit_core.metrics import Quality
 from vdit_core.selection import Indices
 from vdit_core.sparse import sensitivity
 from vdit_core.sparse.end_to_end import Case, EndToEnd, cases, measure
@@ -143,8 +144,8 @@ def test_every_layer_alone_then_all_but_the_worst():
     assert asked == [5, 3]
     assert found.worst[0] == 1
     assert found.all_but[0].label == "all but 1"
-    assert found.all_but[0].psnr > found.everything.psnr + 10
-    assert found.all_but[1].psnr > found.all_but[0].psnr
+    assert found.all_but[0].quality.psnr > found.everything.quality.psnr + 10
+    assert found.all_but[1].quality.psnr > found.all_but[0].quality.psnr
     weights = found.weights(local())
     assert weights.mean() == pytest.approx(1)
     # Layer 1's local error is 10,000 times layer 0's, its video's 100 times: an error there weighs less.
@@ -159,8 +160,8 @@ def test_the_cases_mask_what_they_say():
 
 
 def test_the_words_name_the_layers():
-    case = Case("x", np.ones((3, 2)), 20.0, 0.9)
-    found = EndToEnd(0.3, (case, case, case), case, (Case("all but 1", np.ones((3, 2)), 31.0, 0.99),))
+    case = Case("x", np.ones((3, 2)), Quality(20.0, 0.9, 0.1))
+    found = EndToEnd(0.3, (case, case, case), case, (Case("all but 1", np.ones((3, 2)), Quality(31.0, 0.99, 0.01)),))
     text = describe(profile(local(), 0.4), found)
     assert text.startswith("Method exact share, 40% of the maps on average. Most is spent on layers 1,")
     assert "all layers masked 20.0 dB; all but 1 31.0 dB" in text
@@ -181,6 +182,6 @@ def test_quality_is_measured_against_the_dense_video():
     assert tried == [(0.5, False), (0.5, True), (0.2, False), (0.2, True)]
     assert list(found.clips) == ["dense", *(trial.label for trial in found.trials)]
     assert all(gain > 15 for gain in found.gains().values())
-    assert found.trials[0].psnr > found.trials[2].psnr
+    assert found.trials[0].quality.psnr > found.trials[2].quality.psnr
     assert len(sampled) == 5
     assert len(found.as_text().splitlines()) == 7

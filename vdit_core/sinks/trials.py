@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -18,29 +19,34 @@ from .observe import SinkObserver
 #: in [0, 1], (1, 3, frames, height, width).
 SampleClip = Callable[[Interceptor | None], Tensor]
 
-_MOST_PSNR = 100.0  # equal clips have no finite one
-
 
 @dataclass(frozen=True)
 class Trial:
-    """One way, on the sinks and on random others of the same number: psnr (dB) and ssim to the untouched video, the
-    means over the controls. moved: tokens that became sinks when the others were taken away."""
+    """One way, on the sinks and on random others of the same number: how near the video is to the untouched one. moved:
+    tokens that became sinks when the others were taken away."""
 
     action: str
-    psnr: float
-    ssim: float
-    control_psnr: float
-    control_ssim: float
+    quality: metrics.Quality
+    controls: tuple[metrics.Quality, ...]
     moved: tuple[int, ...] = ()
+
+    def control(self, name: str) -> float:
+        """The mean of a figure over the controls."""
+        return fmean(getattr(one, name) for one in self.controls)
 
     @property
     def matters(self) -> bool:
         """Whether the sinks' absence changes the video clearly more than that of random others: by 3 dB and more."""
-        return self.psnr < self.control_psnr - 3
+        return self.quality.psnr < self.control("psnr") - 3
 
     def as_json(self) -> dict[str, Any]:
-        numbers = {name: round(value, 4) for name, value in vars(self).items() if isinstance(value, float)}
-        return {"action": self.action, **numbers, "moved": list(self.moved), "matters": self.matters}
+        return {
+            "action": self.action,
+            "sinks": self.quality.as_json(),
+            "random others": [one.as_json() for one in self.controls],
+            "moved": list(self.moved),
+            "matters": self.matters,
+        }
 
 
 def run(
@@ -78,17 +84,10 @@ def run(
             random = targets.random_tokens(seed) if action in ("mask", "cap") else targets.random_heads(seed)
             others.append(clip(SinkControl(random, action)))
             clips[f"{action}: random {seed + 1}"] = others[-1][0]
-        psnrs, ssims = ([_score(of, plain, one) for one in others] for of in (metrics.psnr, metrics.ssim))
         moved = _moved(detect(observer.record), targets) if observer else ()
-        means = sum(psnrs) / len(psnrs), sum(ssims) / len(ssims)
-        trials.append(
-            Trial(action, _score(metrics.psnr, plain, without), _score(metrics.ssim, plain, without), *means, moved)
-        )
+        near, *controls_near = (metrics.quality(plain, one) for one in (without, *others))
+        trials.append(Trial(action, near, tuple(controls_near), moved))
     return trials, clips
-
-
-def _score(of: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
-    return min(float(of(a, b)), _MOST_PSNR)
 
 
 def _moved(findings: Findings, targets: Targets) -> tuple[int, ...]:
@@ -108,7 +107,7 @@ def as_text(trials: Sequence[Trial]) -> str:
     for one in trials:
         moved = (", ".join(map(str, one.moved[:6])) or "nowhere") if one.action == "mask" else ""
         lines.append(
-            f"| {one.action} | {one.psnr:.1f} | {one.ssim:.3f} | {one.control_psnr:.1f} | {one.control_ssim:.3f} | "
-            f"{'yes' if one.matters else 'no'} | {moved} |"
+            f"| {one.action} | {one.quality.psnr:.1f} | {one.quality.ssim:.3f} | {one.control('psnr'):.1f} | "
+            f"{one.control('ssim'):.3f} | {'yes' if one.matters else 'no'} | {moved} |"
         )
     return "\n".join(lines)

@@ -16,9 +16,6 @@ from .. import metrics
 from ..call import ModelSignature
 from .sensitivity import LocalErrors
 
-#: Equal clips have no finite PSNR, and JSON no infinity: dB.
-MOST_PSNR = 100.0
-
 #: A host's sampler: tables of keep (layers, heads), one per video -> their clips, float in [0, 1],
 #: (videos, 3, frames, height, width). All start from the same noise and have the same prompt.
 SampleKeeps = Callable[[Sequence[np.ndarray]], Tensor]
@@ -26,17 +23,16 @@ SampleKeeps = Callable[[Sequence[np.ndarray]], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A video and how near it is to the dense one: psnr in dB, ssim; keep: (layers, heads)."""
+    """A video and how near it is to the dense one; keep: (layers, heads)."""
 
     label: str
     keep: np.ndarray
-    psnr: float
-    ssim: float
+    quality: metrics.Quality
 
     @property
     def error(self) -> float:
-        """The mean squared error that its psnr stands for."""
-        return 10 ** (-self.psnr / 10)
+        """The mean squared error that its PSNR stands for."""
+        return 10 ** (-self.quality.psnr / 10)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +92,13 @@ def _masked(whole: np.ndarray, layers: Sequence[int], level: float) -> np.ndarra
 
 
 def _worst_first(alone: Sequence[Case]) -> list[int]:
-    return sorted(range(len(alone)), key=lambda layer: alone[layer].psnr)
+    return sorted(range(len(alone)), key=lambda layer: alone[layer].quality.psnr)
 
 
 def _scored(tables: Sequence[tuple[str, np.ndarray]], sample: SampleKeeps) -> list[Case]:
     """All but the first, against the first."""
     clips = sample([keep for _, keep in tables])
-    found = []
-    for n, (label, keep) in enumerate(tables[1:], start=1):
-        psnr, ssim = (float(one(clips[:1], clips[n : n + 1])) for one in (metrics.psnr, metrics.ssim))
-        found.append(Case(label, keep, min(psnr, MOST_PSNR), ssim))
-    return found
+    return [
+        Case(label, keep, metrics.quality(clips[:1], clips[n : n + 1]))
+        for n, (label, keep) in enumerate(tables[1:], start=1)
+    ]

@@ -12,7 +12,7 @@ from PIL import Image
 from ..inspect.pictures import figure, render
 from .end_to_end import EndToEnd
 from .profile import SparseProfile
-from .quality import Quality
+from .quality import Comparison
 from .sensitivity import LocalErrors
 
 _UNIFORM, _PROFILE, _INK = "#E69F00", "#0072B2", "#2a2a2e"
@@ -60,27 +60,22 @@ def _table(drawn: Any, axes: Axes, table: np.ndarray, title: str, colors: str, n
 
 
 def _alone(axes: Axes, found: EndToEnd) -> None:
-    values = [case.psnr for case in found.alone]
+    values = [case.quality.psnr for case in found.alone]
     spared = set(found.worst[: len(found.all_but)])
     colors = [_UNIFORM if layer in spared else "#a9bccd" for layer in range(len(values))]
     axes.barh(range(len(values)), values, 0.72, color=colors)
-    axes.axvline(
-        found.everything.psnr, color=_INK, linestyle="--", linewidth=1.2, label=f"all: {found.everything.psnr:.1f} dB"
-    )
+    lines = [(found.everything, "all layers", _INK, "--")]
     if found.all_but:
-        last = found.all_but[-1]
-        axes.axvline(
-            last.psnr,
-            color=_PROFILE,
-            linewidth=1.2,
-            label=f"all but the worst {len(found.all_but)}: {last.psnr:.1f} dB",
-        )
+        lines.append((found.all_but[-1], f"all but the worst {len(found.all_but)}", _PROFILE, "-"))
+    for case, name, color, style in lines:
+        decibel = case.quality.psnr
+        axes.axvline(decibel, color=color, linestyle=style, linewidth=1.4, label=f"{name}: {decibel:.1f} dB")
     axes.set_title(f"Video, that layer alone at {found.level:.0%}", loc="left")
     axes.set_xlabel("PSNR to the dense video, dB")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=10)
 
 
-def pareto(quality: Quality) -> Image.Image:
+def pareto(quality: Comparison) -> Image.Image:
     """PSNR over density and over the seconds of sampling, uniform and by the profile."""
     drawn = figure(1000, 420, layout="constrained")
     panels = drawn.subplots(1, 2, sharey=True)
@@ -89,7 +84,9 @@ def pareto(quality: Quality) -> Image.Image:
         if not chosen:
             continue
         for axes, read in ((panels[0], lambda t: 100 * t.density), (panels[1], lambda t: t.seconds)):
-            axes.plot([read(t) for t in chosen], [t.psnr for t in chosen], color=color, marker=marker, label=name)
+            axes.plot(
+                [read(t) for t in chosen], [t.quality.psnr for t in chosen], color=color, marker=marker, label=name
+            )
     panels[0].set_xlabel("of all maps computed, %")
     panels[0].set_ylabel("PSNR to the dense video, dB")
     panels[0].legend(frameon=False)

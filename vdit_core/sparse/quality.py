@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from .. import metrics
-from .end_to_end import MOST_PSNR
 from .profile import SparseProfile
 from .settings import Settings
 from .sparse_attention import SparseAttention
@@ -25,14 +24,13 @@ class Trial:
     """A sparse video.
 
     keep: what was asked for. profiled: whether a profile spent it. density: the share of all maps of the run that was
-    computed. psnr (dB), ssim: against the dense video. seconds: of sampling. did: what the run says of itself.
+    computed. quality: against the dense video. seconds: of sampling. did: what the run says of itself.
     """
 
     keep: float
     profiled: bool
     density: float
-    psnr: float
-    ssim: float
+    quality: metrics.Quality
     seconds: float
     did: str
 
@@ -42,7 +40,7 @@ class Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class Quality:
+class Comparison:
     """The dense video's seconds of sampling, the trials, and all clips by label, the dense one first."""
 
     method: str
@@ -52,7 +50,7 @@ class Quality:
 
     def gains(self) -> dict[float, float]:
         """By keep, how many dB the profile is above the uniform setting."""
-        by = {(trial.keep, trial.profiled): trial.psnr for trial in self.trials}
+        by = {(trial.keep, trial.profiled): trial.quality.psnr for trial in self.trials}
         return {
             keep: by[keep, True] - psnr for (keep, profiled), psnr in by.items() if not profiled and (keep, True) in by
         }
@@ -60,17 +58,17 @@ class Quality:
     def as_json(self) -> str:
         found: dict[str, Any] = {"method": self.method, "dense_seconds": round(self.seconds, 2), "trials": []}
         for trial in self.trials:
-            numbers = {name: round(getattr(trial, name), 4) for name in ("keep", "density", "psnr", "ssim", "seconds")}
-            found["trials"].append(numbers | {"profiled": trial.profiled, "did": trial.did})
+            numbers = {name: round(getattr(trial, name), 4) for name in ("keep", "density", "seconds")}
+            found["trials"].append(numbers | trial.quality.as_json() | {"profiled": trial.profiled, "did": trial.did})
         return json.dumps(found, indent=1) + "\n"
 
     def as_text(self) -> str:
         """A table (Markdown)."""
-        lines = ["| keep | spent | computed | PSNR dB | SSIM | seconds |", "|---|---|---|---|---|---|"]
-        lines.append(f"| 100% | (dense) | 100% | | | {self.seconds:.1f} |")
+        lines = ["| keep | spent | computed | PSNR dB | SSIM | FLIP | seconds |", "|---|---|---|---|---|---|---|"]
+        lines.append(f"| 100% | (dense) | 100% | | | | {self.seconds:.1f} |")
         for one in self.trials:
-            spent = "by the profile" if one.profiled else "alike"
-            numbers = f"{one.density:.0%} | {one.psnr:.1f} | {one.ssim:.3f} | {one.seconds:.1f}"
+            spent, like = "by the profile" if one.profiled else "alike", one.quality
+            numbers = f"{one.density:.0%} | {like.psnr:.1f} | {like.ssim:.3f} | {like.flip:.3f} | {one.seconds:.1f}"
             lines.append(f"| {one.keep:.0%} | {spent} | {numbers} |")
         return "\n".join(lines)
 
@@ -82,7 +80,7 @@ def compare(
     keeps: Sequence[float],
     profile: SparseProfile | None = None,
     on_video: Callable[[], None] | None = None,
-) -> Quality:
+) -> Comparison:
     """Sample the dense video, then one for each keep without the profile, and one with it if there is one.
 
     Args:
@@ -106,9 +104,8 @@ def compare(
         for one in (None, profile) if profile is not None else (None,):
             editor = SparseAttention(replace(settings, keep=keep, profile=one))
             clip, taken = timed(editor)
-            psnr, ssim = float(metrics.psnr(dense, clip)), float(metrics.ssim(dense, clip))
-            did = editor.report
-            trial = Trial(keep, one is not None, did.overall, min(psnr, MOST_PSNR), ssim, taken, str(did))
+            did, like = editor.report, metrics.quality(dense, clip)
+            trial = Trial(keep, one is not None, did.overall, like, taken, str(did))
             trials.append(trial)
             clips[trial.label] = clip[0]
-    return Quality(settings.method, seconds, tuple(trials), clips)
+    return Comparison(settings.method, seconds, tuple(trials), clips)

@@ -22,11 +22,12 @@ def describe(profile: SparseProfile, found: EndToEnd | None = None) -> str:
     for layer, row in enumerate(densities):
         cells = [str(layer), _percent(row), " ".join(f"{value:.2f}" for value in temperatures[layer])]
         if found:
-            cells += [f"{found.alone[layer].psnr:.1f}", f"{found.alone[layer].ssim:.3f}"]
+            cells += [f"{found.alone[layer].quality.psnr:.1f}", f"{found.alone[layer].quality.ssim:.3f}"]
         lines.append("| " + " | ".join(cells) + " |")
     if found:
-        spared = "; ".join(f"{case.label} {case.psnr:.1f}" for case in found.all_but)
-        text += f" In the video, {found.level:.0%} kept: all layers masked {found.everything.psnr:.1f} dB; {spared} dB."
+        spared = "; ".join(f"{case.label} {case.quality.psnr:.1f}" for case in found.all_but)
+        everything = f"all layers masked {found.everything.quality.psnr:.1f} dB"
+        text += f" In the video, {found.level:.0%} kept: {everything}; {spared} dB."
     return "\n".join([text, "", *lines])
 
 
