@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..vdit_core.sparse.quality import compare
 from . import images, report, sockets, sparse
 from .sampling import Sampling
 from .sampling import inputs as sampling_inputs
+
+_LABEL = 168  # px that a video's label needs
 
 
 class SparseReport(io.ComfyNode):
@@ -89,9 +92,10 @@ class SparseReport(io.ComfyNode):
         )
         found = compare(videos.sample, videos.decode, settings, shares, profile, video_done)
         shown = [trial.label for trial in found.trials if trial.keep == shares[0]]
-        frames = side_by_side({name: found.clips[name] for name in ("dense", *shown)}, scale=1)
+        scale = math.ceil(_LABEL / found.clips["dense"].shape[-1])
+        frames = side_by_side({name: found.clips[name] for name in ("dense", *shown)}, scale)
         best = min(found.trials, key=lambda trial: trial.seconds)
-        text = f"{found.seconds / best.seconds:.1f}x as fast at {best.keep:.0%}, {best.psnr:.0f} dB"
+        text = f"{best.label}: {found.seconds / best.seconds:.1f}x as fast as dense, {best.quality.psnr:.0f} dB"
         report.show(node, text, good=True, layers=made.layers)
         return io.NodeOutput(images.as_image(*frames), images.as_image(pareto(found)), found.as_text(), found.as_json())
 

@@ -36,7 +36,7 @@ def write_mp4(pictures: Sequence[Image.Image], path: Path, fps: int = FPS) -> No
 
 
 def side_by_side(clips: dict[str, Tensor], scale: int = 3) -> list[Image.Image]:
-    """One picture per frame, the clips next to each other under their labels."""
+    """One picture per frame, the clips next to each other under their labels; of even size, as videos must be."""
     columns = {label: frames(clip) for label, clip in clips.items()}
     return [
         _row({label: column[i] for label, column in columns.items()}, scale)
@@ -47,7 +47,8 @@ def side_by_side(clips: dict[str, Tensor], scale: int = 3) -> list[Image.Image]:
 def _row(pictures: dict[str, Image.Image], scale: int) -> Image.Image:
     width, height = (scale * n for n in next(iter(pictures.values())).size)
     gap = 8
-    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + _LABEL), _PAPER)
+    across, down = len(pictures) * (width + gap) - gap, height + _LABEL
+    sheet = Image.new("RGB", (across + across % 2, down + down % 2), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, (label, picture) in enumerate(pictures.items()):
         left = i * (width + gap)

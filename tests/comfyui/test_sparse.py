@@ -128,7 +128,10 @@ def test_the_report_compares_dense_uniform_and_profile(server):
     assert [(one["keep"], one["profiled"]) for one in trials] == [(0.4, False), (0.4, True), (0.2, False), (0.2, True)]
     assert all(one["density"] == pytest.approx(one["keep"], abs=0.03) for one in trials)
     assert len(said(result, "table").splitlines()) == 2 + 1 + 4
-    assert len(list((server.base / "output" / "report").glob("frames_*.png"))) == 9
+    frames = list((server.base / "output" / "report").glob("frames_*.png"))
+    assert len(frames) == 9
+    with Image.open(frames[0]) as shown:
+        assert shown.width >= 3 * 168, "wide enough for the labels"
 
 
 @pytest.mark.parametrize(
