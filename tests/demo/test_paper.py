@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
 from vdit_core.call import TokenGrid
 from vdit_core.cli import main
 from vdit_core.demo import paper, verdicts
-from vdit_core.demo.pairs import DISTANCES, PAIRS
+from vdit_core.demo.model import DemoModel
+from vdit_core.demo.pairs import DISTANCES, PAIRS, PairResult
 from vdit_core.demo.verdicts import AGREES, DIFFERS, OPEN, PARTLY
+from vdit_core.demo.world import FRAMES, SIZE
+from vdit_core.transfer import Report
 
 UNIFORM = {"same_frame": 0.2, "same_place": 0.1}
 NEAR, FAR = {"same_frame": 0.5, "same_place": 0.4}, {"same_frame": 0.2, "same_place": 0.1}
@@ -20,16 +25,16 @@ STRIPED = {"diagonal": 20.0, "stripes": 8.0, "squares": 2.0, "elsewhere": 0.5}
 FLAT = dict.fromkeys(verdicts.PLACES, 1.0)
 
 
-def scores(plain: float, transfer: float, edges: tuple[float, float], seen: tuple[float, float], edit: str = "colour"):
-    """A pair's scores: px and edge correlation of the plain target and of the transfer, and the edit's share."""
+def scores(plain: float, transfer: float, seen: tuple[float, float], edit: str = "colour", size: float = 10):
+    """A pair's scores: px of the plain target and of the transfer, and the edit's share; size: px of the transfer's."""
     return {
-        kind: dict.fromkeys(DISTANCES, px) | {"edges": edge, edit: share}
-        for kind, px, edge, share in zip(("plain", "transfer"), (plain, transfer), edges, seen, strict=True)
+        "plain": dict.fromkeys(DISTANCES, plain) | {edit: seen[0]},
+        "transfer": dict.fromkeys(DISTANCES, transfer) | {"size": size, edit: seen[1]},
     }
 
 
-GOOD = scores(10, 2, (0.2, 0.8), (1, 1))
-NOTHING = scores(10, 10, (0.2, 0.2), (1, 1))
+GOOD = scores(10, 2, (1, 1))
+NOTHING = scores(10, 10, (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -73,41 +78,72 @@ def test_alike(red, dog, state, nearer):
     ("numbers", "state"),
     [
         (GOOD, AGREES),
-        (scores(10, 2, (0.2, 0.8), (1, 0)), PARTLY),  # the edit is gone
-        (scores(10, 7, (0.2, 0.4), (1, 1)), PARTLY),  # not half of the way
+        (scores(10, 2, (1, 0)), PARTLY),  # the edit is gone
+        (scores(10, 7, (1, 1)), PARTLY),  # not half of the way
         (NOTHING, DIFFERS),
-        (scores(10, 12, (0.2, 0.8), (1, 1)), DIFFERS),
+        (scores(10, 12, (1, 1)), DIFFERS),
     ],
 )
 def test_kept(numbers, state):
-    assert verdicts.kept(numbers, DISTANCES, "colour").state == state
+    assert verdicts.kept(numbers, "colour").state == state
+
+
+def test_kept_goes_by_what_no_edit_changes_by_itself():
+    other = {kind: values | {"y": 99.0, "size": 99.0} for kind, values in GOOD.items()}
+    assert verdicts.kept(other, "colour") == verdicts.kept(GOOD, "colour")
 
 
 def test_kept_tells_the_numbers():
-    text = verdicts.kept(GOOD, DISTANCES, "colour").text
-    assert "takes away 80% of the distance in px, and the edges go 75% of the way" in text
+    text = verdicts.kept(GOOD, "colour").text
+    assert "takes away 80% of the distance to the source in px" in text
     assert "in 100% of clips, 100% without" in text
-    assert "adds 20% to" in verdicts.kept(scores(10, 12, (0.2, 0.8), (1, 1)), DISTANCES, "colour").text
+    assert "adds 20% to" in verdicts.kept(scores(10, 12, (1, 1)), "colour").text
 
 
 @pytest.mark.parametrize(
-    ("numbers", "state"),
+    ("numbers", "drawn", "state"),
     [
-        (scores(10, 8, (0.2, 0.3), (1, 0)), AGREES),
-        (scores(10, 8, (0.2, 0.3), (1, 1)), PARTLY),
-        (scores(10, 2, (0.2, 0.9), (1, 0.8)), PARTLY),
-        (scores(10, 2, (0.2, 0.9), (1, 1)), DIFFERS),
+        (scores(10, 2, (1, 0)), 1.0, AGREES),  # the edit is gone
+        (scores(10, 2, (1, 1)), 0.3, AGREES),  # a smear
+        (scores(10, 8, (1, 1), size=5), 1.0, AGREES),  # less is kept, and the object is squeezed
+        (scores(10, 8, (1, 1)), 1.0, PARTLY),  # less is kept
+        (scores(10, 1, (1, 1), size=5), 1.0, PARTLY),  # squeezed into the source's size
+        (scores(10, 1, (1, 1)), 1.0, DIFFERS),
     ],
 )
-def test_harder(numbers, state):
-    assert verdicts.harder(numbers, {"red": GOOD, "winter": GOOD}, "colour").state == state
+def test_harder(numbers, drawn, state):
+    assert verdicts.harder(numbers, {"red": GOOD, "winter": GOOD}, drawn, "colour").state == state
+
+
+def test_harder_tells_the_numbers():
+    text = verdicts.harder(scores(10, 1, (1, 1), size=5), {"red": GOOD}, 0.97, "colour").text
+    assert "no less than of the easy edits (red 80%). The object's size goes 50% of the way back" in text
+    assert "Outlines at the object are 97% as strong" in text
 
 
 @pytest.mark.parametrize(
-    ("seen", "state"), [((1, 0.2), AGREES), ((1, 0.7), PARTLY), ((1, 1), DIFFERS), ((0.2, 0), OPEN)]
+    ("seen", "drawn", "state"),
+    [((1, 0.2), 1.0, AGREES), ((1, 1), 0.3, PARTLY), ((1, 1), 0.9, DIFFERS), ((0.2, 0), 1.0, OPEN)],
 )
-def test_ignored(seen, state):
-    assert verdicts.ignored(scores(10, 2, (0.2, 0.8), seen), DISTANCES, "colour").state == state
+def test_ignored(seen, drawn, state):
+    assert verdicts.ignored(scores(10, 2, seen), drawn, "colour").state == state
+
+
+def test_a_smear_is_called_one():
+    assert "30% as strong as without the transfer (a smear)" in verdicts.ignored(GOOD, 0.3, "colour").text
+    assert "smear" not in verdicts.ignored(GOOD, 0.8, "colour").text
+
+
+def test_outlines_of_a_smear_are_weak(probe):
+    """A clip's own blurred copy, where the probe sees the object."""
+    world = torch.zeros(1, 3, FRAMES, SIZE, SIZE) + 0.5
+    world[..., 50:80, 40:90] = torch.rand(30, 50, generator=torch.Generator().manual_seed(0))
+    blurred = world.flatten(0, 1).transpose(0, 1)
+    blurred = torch.nn.functional.avg_pool2d(blurred, 9, 1, 4).transpose(0, 1).unflatten(0, (1, 3))
+    pair = next(iter(PAIRS.values()))
+    result = PairResult(pair, (1,), world, world, blurred, {}, Report(0, 0))
+    assert paper.drawn(probe, replace(result, transfer=world)) == 1
+    assert paper.drawn(probe, result) < 0.6
 
 
 @pytest.mark.parametrize(
@@ -117,6 +153,7 @@ def test_ignored(seen, state):
         ([0.0, 0.1, 0.4, 0.2], PARTLY),  # ahead, but not half of the way
         ([0.6, 0.7, 0.8, 0.7], DIFFERS),  # all carry it
         ([0.01, 0.02, 0.0], DIFFERS),  # none does
+        ([-0.6, -0.5, 0.0], PARTLY),  # two lead away
     ],
 )
 def test_layers(shares, state):
@@ -141,8 +178,16 @@ def test_places_part_the_map():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("paper") / "out"
-    assert main(["paper", "--steps", "2", "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:  # without the VAE, which would take most of the time
+        patch.setattr(DemoModel, "decode", lambda self, latents: quick(latents))
+        assert main(["paper", "--steps", "2", "--out", str(out)]) == 0
     return out
+
+
+def quick(latents: torch.Tensor) -> torch.Tensor:
+    """Clips of the VAE's shape."""
+    size = (FRAMES, SIZE, SIZE)
+    return torch.nn.functional.interpolate(latents[:, :3].float(), size=size).sigmoid()
 
 
 def test_the_page_is_whole_and_stands_alone(folder):

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from kornia.filters import sobel
 from torch import Tensor
 
 from ..call import TokenGrid
@@ -23,11 +24,12 @@ from ..inspect.statistics import MapStatistics
 from ..inspect.structure import Structure, look
 from ..inspect.summary import summary
 from ..inspect.wanted import Wanted
+from ..metrics import luminance
 from ..record import Recorder, Selection
 from ..selection import Indices
 from ..store import AttentionStore, Key
 from ..sweep.run import run as run_sweep
-from ..sweep.scores import Result, measure
+from ..sweep.scores import Result, Row, measure
 from . import pairs, verdicts
 from .model import DemoModel
 from .pairs import PAIRS, PairResult
@@ -49,7 +51,8 @@ SWEPT = "winter"
 
 @dataclass(frozen=True)
 class Swept:
-    """Sweeps of one edit. shares: of each layer, a value per seed. result, clips: of the first seed."""
+    """Sweeps of one edit. shares: of each layer, a value per seed: the part of the plain target's distance to the
+    source in px (`verdicts.PATH`) that the layer's maps take away. result, clips: of the first seed."""
 
     seeds: tuple[int, ...]
     shares: tuple[tuple[float, ...], ...]
@@ -66,7 +69,8 @@ class Findings:
     """All that was measured.
 
     structure: of the maps of SHOWN. patterns: of each layer, mean weights by `verdicts.PLACES`. likeness: of the
-    source's maps with those of each target and of OTHER_SEED. settings: steps, guidance, device, map_seeds.
+    source's maps with those of each target and of OTHER_SEED. drawn: by pair, see `drawn`. settings: steps, guidance,
+    device, map_seeds.
     """
 
     seeds: tuple[int, ...]
@@ -75,6 +79,7 @@ class Findings:
     patterns: dict[int, dict[str, float]]
     likeness: dict[str, Likeness]
     transfers: list[PairResult]
+    drawn: dict[str, float]
     swept: Swept
 
     def verdicts(self) -> dict[str, Verdict]:
@@ -85,14 +90,13 @@ class Findings:
         shuffled = fmean(found["shuffled"]["cosine"] for found in means.values())
         scores = {result.pair.name: result.scores for result in self.transfers}
         easy = {name: scores[name] for name in ("red", "winter")}
-        px = pairs.DISTANCES
         return {
             "local": verdicts.local(figures["layers"], figures["uniform"]),
             "pattern": verdicts.pattern(self.patterns),
             "alike": verdicts.alike({name: cosines[name] for name in PAIRS}, cosines[OTHER_SEED], shuffled),
-            **{name: verdicts.kept(easy[name], px, CHANGES[name]) for name in easy},
-            "truck": verdicts.harder(scores["truck"], easy, CHANGES["truck"]),
-            "dog": verdicts.ignored(scores["dog"], px, CHANGES["dog"]),
+            **{name: verdicts.kept(easy[name], CHANGES[name]) for name in easy},
+            "truck": verdicts.harder(scores["truck"], easy, self.drawn["truck"], CHANGES["truck"]),
+            "dog": verdicts.ignored(scores["dog"], self.drawn["dog"], CHANGES["dog"]),
             "layers": verdicts.layers(self.swept.means()),
         }
 
@@ -133,6 +137,7 @@ def run(model: DemoModel, probe: AttributeProbe, seeds: Sequence[int], sampling:
     del stores
     together = sampling.of(min(pairs.BATCH, len(seeds)))
     transfers = pairs.run(model, probe, list(PAIRS.values()), seeds, **together)
+    outlines = {result.pair.name: drawn(probe, result) for result in transfers}
     swept = sweeps(model, probe, seeds, sampling)
     settings: dict[str, str | int | float] = {
         "steps": sampling.steps,
@@ -140,7 +145,7 @@ def run(model: DemoModel, probe: AttributeProbe, seeds: Sequence[int], sampling:
         "device": device.type,
         "map_seeds": len(seeds[:MAP_SEEDS]),
     }
-    return Findings(tuple(seeds), settings, structure, where, found, transfers, swept)
+    return Findings(tuple(seeds), settings, structure, where, found, transfers, outlines, swept)
 
 
 def record(model: DemoModel, seeds: Sequence[int], sampling: Sampling) -> dict[str, AttentionStore]:
@@ -186,6 +191,25 @@ def places(grid: TokenGrid) -> dict[str, Tensor]:
     return dict(zip(verdicts.PLACES, kinds, strict=True))
 
 
+def drawn(probe: AttributeProbe, result: PairResult) -> float:
+    """How strong outlines are within the object's place under the transfer, relative to the plain target: of the clips
+    that a result holds. A smear has weak ones, whatever it is the smear of."""
+    strengths = []
+    for clips in (result.plain, result.transfer):
+        with torch.no_grad():
+            seen = probe(clips.to(next(probe.parameters()).device))
+        edges = sobel(luminance(clips)).unflatten(0, (len(clips), -1))[:, :, 0]
+        down, across = ((torch.arange(length) + 0.5) for length in edges.shape[-2:])
+        within = _within(down, seen.y, seen.height)[..., None] & _within(across, seen.x, seen.width)[..., None, :]
+        strengths.append(float(edges[within].mean()))
+    return strengths[1] / strengths[0]
+
+
+def _within(places: Tensor, centre: Tensor, length: Tensor) -> Tensor:
+    """Which places lie in a stretch around each centre: (clips, frames, places)."""
+    return (places - centre.cpu()[..., None]).abs() <= length.cpu()[..., None] / 2
+
+
 def sweeps(model: DemoModel, probe: AttributeProbe, seeds: Sequence[int], sampling: Sampling) -> Swept:
     """The layer sweep of SWEPT, one layer a row, for each seed; nothing is kept on disk, so a sweep is one batch."""
     pair = PAIRS[SWEPT]
@@ -199,5 +223,10 @@ def sweeps(model: DemoModel, probe: AttributeProbe, seeds: Sequence[int], sampli
             results.append(measure(sweep, clips, readings(probe, str(pair.target), clips)))
         first = clips if first is None else first
     assert first is not None
-    shares = zip(*([row.share for row in result.rows] for result in results), strict=True)
+    shares = zip(*([_nearer(result, row) for row in result.rows] for result in results), strict=True)
     return Swept(tuple(seeds), tuple(shares), results[0], first)
+
+
+def _nearer(result: Result, row: Row) -> float:
+    """The part of the plain target's distance to the source that a row's maps take away."""
+    return verdicts.removed({"plain": result.plain_more, "transfer": row.more})

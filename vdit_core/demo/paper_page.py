@@ -23,11 +23,11 @@ from ..sweep import pictures as sweep_pictures
 from ..sweep.scores import LIKENESS
 from ..video import side_by_side, write_mp4
 from . import report as transfer_report
-from .paper import CHANGES, OTHER_SEED, SHOWN, SOURCE, Findings, Swept
+from .paper import CHANGES, OTHER_SEED, SHOWN, SOURCE, SWEPT, Findings, Swept
 from .report import labelled
 from .verdicts import PLACES, tally
 
-_PAPER = (250, 250, 248)
+_SMALL = 320  # px of a map that stands beside another: at full size the page would shrink it
 
 
 def write(findings: Findings, seconds: float, folder: Path) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def write(findings: Findings, seconds: float, folder: Path) -> dict[str, Any]:
         frames = side_by_side(labelled(result))
         frames[0].save(folder / f"{result.pair.name}.png", optimize=True)
         write_mp4(frames, folder / f"{result.pair.name}.mp4")
-    write_mp4(structure.animation(findings.structure[SOURCE].shown), folder / "steps.mp4", fps=2)
+    write_mp4(structure.animation(findings.structure[SOURCE].shown, edge=_SMALL), folder / "steps.mp4", fps=2)
     found = as_json(findings, seconds)
     (folder / "paper.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("paper.html")
@@ -61,6 +61,7 @@ def as_json(findings: Findings, seconds: float) -> dict[str, Any]:
         "structure": summary(findings.structure[SOURCE].observed),
         "patterns": findings.patterns,
         "likeness": {name: likeness.as_json() for name, likeness in findings.likeness.items()},
+        "drawn": {name: round(value, 3) for name, value in findings.drawn.items()},
         "transfer": transfer_report.as_json(findings.transfers, seconds, str(findings.settings["device"])),
         "layers": {
             "seeds": list(swept.seeds),
@@ -110,18 +111,30 @@ def _layer_rows(layers: dict[str, Any]) -> list[list[str]]:
     """Shares are means over seeds, with the range if there are several; the rest is the first seed's."""
     result, several = layers["first seed"], len(layers["seeds"]) > 1
     more = list(result["plain"]["more"])
-    rows = [["takes the source's maps", "share", *(["range of seeds"] if several else []), *LIKENESS, *more]]
+    spread = ["range of seeds"] if several else []
+    rows = [["takes the source's maps", "nearer, px", *spread, "share, edges", *LIKENESS, *more]]
 
     def cells(to_source: dict[str, float], others: dict[str, float]) -> list[str]:
-        scores = [f"{to_source[name]:.1f}" if name == "psnr" else f"{to_source[name]:.3f}" for name in LIKENESS]
+        scores = [_likeness(name, to_source[name]) for name in LIKENESS]
         return scores + [f"{others[name]:.1f}" for name in more]
 
-    blank = ["–"] * (2 if several else 1)
+    blank = ["–"] * (3 if several else 2)
     rows.append(["none (plain target)", *blank, *cells(result["plain"]["to_source"], result["plain"]["more"])])
     for row, mean, values in zip(result["rows"], layers["means"], layers["shares"], strict=True):
         spread = [f"{min(values):.2f} to {max(values):.2f}"] if several else []
-        rows.append([row["label"], f"{round(mean, 2) + 0:.2f}", *spread, *cells(row["to_source"], row["more"])])
+        shares = [_two(mean), *spread, _two(row["share"])]
+        rows.append([row["label"], *shares, *cells(row["to_source"], row["more"])])
     return rows
+
+
+def _likeness(name: str, value: float | None) -> str:
+    """A score of `scores.LIKENESS`; None: it could not be measured."""
+    return "–" if value is None else f"{value:.1f}" if name == "psnr" else f"{value:.3f}"
+
+
+def _two(value: float) -> str:
+    """Two digits, never -0.00."""
+    return f"{round(value, 2) + 0:.2f}"
 
 
 def likeness_picture(likeness: dict[str, Likeness]) -> Image.Image:
@@ -146,12 +159,11 @@ def likeness_picture(likeness: dict[str, Likeness]) -> Image.Image:
 
 def figure(findings: Findings) -> Image.Image:
     """The README's picture: a map beside the sweep's bars."""
-    right = sweep_pictures.bars(findings.swept.result)
-    left = structure.whole(findings.structure[SOURCE].shown)
-    left = left.resize((round(left.width * right.height / left.height), right.height), Image.Resampling.LANCZOS)
-    both = Image.new("RGB", (left.width + 12 + right.width, right.height), "white")
+    left = structure.whole(findings.structure[SOURCE].shown, edge=_SMALL)
+    right = sweep_pictures.bars(findings.swept.result, f"a layer at a time: {SWEPT}", size=(420, left.height))
+    both = Image.new("RGB", (left.width + right.width, left.height), "white")
     both.paste(left, (0, 0))
-    both.paste(right, (left.width + 12, 0))
+    both.paste(right, (left.width, 0))
     return both
 
 
@@ -173,7 +185,7 @@ def _prompts(findings: Findings) -> dict[str, Image.Image]:
     grid = shown[SOURCE].run.grid
     prompts = {SOURCE: findings.transfers[0].pair.source} | {r.pair.name: r.pair.target for r in findings.transfers}
     return {
-        f"map-{name}": pictures.map_picture(weights, grid, str(prompts[name]), limits=(high * 1e-4, high))
+        f"map-{name}": pictures.map_picture(weights, grid, str(prompts[name]), limits=(high * 1e-4, high), edge=_SMALL)
         for name, weights in maps.items()
     }
 

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ..sweep.scores import share
-
 AGREES, PARTLY, DIFFERS, OPEN = "agrees", "agrees in part", "differs", "cannot be told"
 
 #: A map is local if it puts this many times as much weight near a query as a map without preference would.
@@ -19,6 +17,10 @@ LOCAL = 1.5
 HALF = 0.5
 #: A layer "stays near the plain target" if it goes less than this part of the way to the source.
 LITTLE = 0.1
+
+#: Distances in px that no edit here changes by itself: where the object is, and what the camera does. Edges will not
+#: do: snow draws its own. Nor size and height: another object has others.
+PATH = ("x", "horizon", "pan")
 
 #: Where a map's weight lies: mean weights of pairs of tokens, relative to a map without preference.
 PLACES = ("diagonal", "stripes", "squares", "elsewhere")
@@ -81,54 +83,56 @@ def alike(prompts: Mapping[str, float], other_seed: float, shuffled: float) -> V
     )
 
 
-def removed(scores: Mapping[str, Mapping[str, float]], px: Sequence[str]) -> float:
+def removed(scores: Mapping[str, Mapping[str, float]], px: Sequence[str] = PATH) -> float:
     """The part of the plain target's distance to the source, summed over px, that the transfer takes away."""
     plain, transfer = (sum(scores[kind][name] for name in px) for kind in ("plain", "transfer"))
     return 1 - transfer / plain if plain > 0 else 0.0
 
 
-def outlines(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """The part of the way from the plain target to the source that the transfer goes, by where the edges are."""
-    return share(scores["transfer"]["edges"], scores["plain"]["edges"])
-
-
-def kept(scores: Mapping[str, Mapping[str, float]], px: Sequence[str], edit: str) -> Verdict:
+def kept(scores: Mapping[str, Mapping[str, float]], edit: str) -> Verdict:
     """Does the edited clip keep the source's cinematography, and show its edit?"""
-    taken, way = removed(scores, px), outlines(scores)
-    seen = scores["transfer"][edit] >= HALF
-    near = taken >= HALF and way >= HALF
-    state = AGREES if near and seen else PARTLY if taken > 0 and way > 0 else DIFFERS
-    return Verdict(state, f"{_nearer(taken, way)} {_seen(scores, edit)}")
+    taken, seen = removed(scores), scores["transfer"][edit] >= HALF
+    state = AGREES if taken >= HALF and seen else PARTLY if taken > 0 else DIFFERS
+    return Verdict(state, f"{_nearer(taken)} {_seen(scores, edit)}")
 
 
 def harder(
-    scores: Mapping[str, Mapping[str, float]], others: Mapping[str, Mapping[str, Mapping[str, float]]], edit: str
+    scores: Mapping[str, Mapping[str, float]],
+    others: Mapping[str, Mapping[str, Mapping[str, float]]],
+    drawn: float,
+    edit: str,
 ) -> Verdict:
-    """Is this edit harder than the others: is less of the source kept, or its edit less often seen?"""
-    way, ways = outlines(scores), {name: outlines(other) for name, other in others.items()}
-    seen = scores["transfer"][edit]
-    less = way < min(ways.values())
-    state = AGREES if less and seen < HALF else PARTLY if less or seen < scores["plain"][edit] else DIFFERS
+    """Is another object harder than the other edits: less of the source's path kept, the object held in the old one's
+    size, or not drawn? drawn: see `ignored`."""
+    taken, ways = removed(scores), {name: removed(other) for name, other in others.items()}
+    held, less = removed(scores, ["size"]), taken < min(ways.values())
+    good = scores["transfer"][edit] >= HALF and drawn >= HALF
+    state = AGREES if not good or (less and held >= LITTLE) else PARTLY if less or held >= LITTLE else DIFFERS
     named = ", ".join(f"{name} {other:.0%}" for name, other in ways.items())
-    return Verdict(
-        state, f"Its edges go {way:.0%} of the way to the source's ({named}): {_than(less)}. {_seen(scores, edit)}"
-    )
+    than = "less than of the easy edits" if less else "no less than of the easy edits"
+    size = f"The object's size goes {held:.0%} of the way back to the source's" if held > 0 else "Its size is its own"
+    return Verdict(state, f"{_nearer(taken)} That is {than} ({named}). {size}. {_drawn(drawn)} {_seen(scores, edit)}")
 
 
-def ignored(scores: Mapping[str, Mapping[str, float]], px: Sequence[str], edit: str) -> Verdict:
-    """Do the source's maps make the model ignore the prompt?"""
+def ignored(scores: Mapping[str, Mapping[str, float]], drawn: float, edit: str) -> Verdict:
+    """Do the source's maps make the model ignore the prompt?
+
+    drawn: how strong the outlines within the object's place are, relative to the plain target's. The probe alone would
+    not do: it calls a brown smear a dog.
+    """
     plain, transfer = scores["plain"][edit], scores["transfer"][edit]
-    judged = AGREES if transfer < HALF else PARTLY if transfer < plain else DIFFERS
-    state = judged if plain >= HALF else OPEN
-    return Verdict(state, f"{_seen(scores, edit)} {_nearer(removed(scores, px), outlines(scores))}")
+    judged = AGREES if transfer < HALF else PARTLY if drawn < HALF else DIFFERS
+    return Verdict(
+        judged if plain >= HALF else OPEN, f"{_drawn(drawn)} {_seen(scores, edit)} {_nearer(removed(scores))}"
+    )
 
 
 def layers(shares: Sequence[float]) -> Verdict:
     """Does one layer carry the source's structure while others carry none? A layer's share is its part of the way from
-    the plain target to the source."""
+    the plain target to the source; below 0 it leads away."""
     falling = sorted(range(len(shares)), key=lambda i: -shares[i])
     first, typical = falling[0], median(shares)
-    little = sorted(i for i in falling if shares[i] < LITTLE)
+    little = sorted(i for i in falling if abs(shares[i]) < LITTLE)
     ahead = shares[first] - typical
     if shares[first] >= HALF and typical < shares[first] / 2 and little:
         state = AGREES
@@ -164,13 +168,14 @@ def _plain(value: float) -> str:
     return f"{round(value, 2) + 0:.2f}"
 
 
-def _than(less: bool) -> str:
-    return "less than the easy edits" if less else "no less than the easy edits"
+def _nearer(taken: float) -> str:
+    px = f"takes away {taken:.0%} of the distance" if taken >= 0 else f"adds {-taken:.0%} to the distance"
+    return f"The transfer {px} to the source in px: of the object's place, the horizon and the camera's pan."
 
 
-def _nearer(taken: float, way: float) -> str:
-    px = f"takes away {taken:.0%} of the distance in px" if taken >= 0 else f"adds {-taken:.0%} to the distance in px"
-    return f"The transfer {px}, and the edges go {way:.0%} of the way to the source's."
+def _drawn(strength: float) -> str:
+    smear = " (a smear)" if strength < HALF else ""
+    return f"Outlines at the object are {strength:.0%} as strong as without the transfer{smear}."
 
 
 def _seen(scores: Mapping[str, Mapping[str, float]], edit: str) -> str:

@@ -27,7 +27,7 @@ _DPI = 100
 _STYLE: Any = {"font.size": 11, "axes.titlesize": 12, "axes.spines.top": False, "axes.spines.right": False}
 #: Of a map: px at least of its longer and shorter side, and around it for title, axes and scale (left, top, right,
 #: bottom).
-_MAP_EDGE, _LEAST_EDGE, _MARGINS = 640, 240, (64, 48, 156, 60)
+EDGE, _LEAST_EDGE, _MARGINS = 640, 240, (64, 48, 156, 60)
 _FRAME_LINE: Any = {
     "color": "white", "linewidth": 0.8, "path_effects": [withStroke(linewidth=2.2, foreground="black", alpha=0.55)],
 }  # fmt: skip
@@ -58,9 +58,10 @@ def map_picture(
     columns: tuple[int, int] | None = None,
     log: bool = True,
     limits: tuple[float, float] | None = None,
+    edge: int = EDGE,
 ) -> Image.Image:
-    """A map or a part of one, at least 640 px, with frame lines and axes labelled by frame; a weight is a whole number
-    of pixels wide and high.
+    """A map or a part of one, at least `edge` px, with frame lines and axes labelled by frame; a weight is a whole
+    number of pixels wide and high.
 
     Args:
         weights: mean weights of blocks, (P, P').
@@ -69,7 +70,7 @@ def map_picture(
         limits: weights of the darkest and brightest colour, for pictures that are to be compared.
     """
     rows, columns = rows or (0, grid.tokens), columns or (0, grid.tokens)
-    width, height = _map_size(weights.shape, rows[1] - rows[0], columns[1] - columns[0])
+    width, height = _map_size(weights.shape, rows[1] - rows[0], columns[1] - columns[0], edge)
     left, top, right, bottom = _MARGINS
     across, down = left + width + right, top + height + bottom
     across, down = across + across % 2, down + down % 2  # videos want even sizes
@@ -86,17 +87,18 @@ def map_picture(
             aspect="auto",
         )
         _frame_axes(axes, grid, rows, columns)
-        axes.set(title=title, xlabel="key (frame)", ylabel="query (frame)")
+        axes.set(xlabel="key (frame)", ylabel="query (frame)")
+        picture.text(0.5, 1 - 28 / down, title, ha="center", fontsize=12)
         scale = picture.add_axes(((left + width + 24) / across, lowest / down, 22 / across, height / down))
         picture.colorbar(image, cax=scale, label="attention weight" + (", log scale" if log else ""))
     return render(picture)
 
 
-def _map_size(cells: Sequence[int], rows: int, columns: int) -> tuple[int, int]:
+def _map_size(cells: Sequence[int], rows: int, columns: int, edge: int) -> tuple[int, int]:
     """Width and height in px of a map of (P, P') cells that shows so many tokens: the longer side by whole cells, the
     other as near to the same scale as whole cells allow."""
     longer = cells[1] if columns >= rows else cells[0]
-    px = longer * math.ceil(_MAP_EDGE / longer) / max(rows, columns)  # of a token
+    px = longer * math.ceil(edge / longer) / max(rows, columns)  # of a token
     height, width = (
         count * max(1, round(max(px * tokens, _LEAST_EDGE) / count))
         for count, tokens in zip(cells, (rows, columns), strict=True)
@@ -143,7 +145,7 @@ def decay_picture(curves: Mapping[int, tuple[Tensor, Tensor]], title: str) -> Im
     """
     axis = ("frames apart", "tokens apart in the frame, whatever the frame")
     many = len(curves) > _MOST_LINES
-    picture = figure(1120, 140 + 22 * len(curves) if many else 520)
+    picture = figure(960, 140 + 22 * len(curves) if many else 480)
     with matplotlib.rc_context(_STYLE):
         panels = picture.subplots(1, 2)
         (_decay_rows if many else _decay_lines)(picture, panels, curves)

@@ -89,10 +89,10 @@ def auto_queries(header: Header, device: str | torch.device = "cpu") -> int | No
     return None if quick else SAMPLED
 
 
-def whole(shown: Shown, log: bool = True) -> Image.Image:
-    """The whole map, pooled."""
+def whole(shown: Shown, log: bool = True, edge: int = pictures.EDGE) -> Image.Image:
+    """The whole map, pooled; at least `edge` px."""
     run, view = shown.run, shown.view
-    return pictures.map_picture(shown.maps[view.key.evaluation], run.grid, title(run, view), log=log)
+    return pictures.map_picture(shown.maps[view.key.evaluation], run.grid, title(run, view), log=log, edge=edge)
 
 
 def band(found: Structure, log: bool = True) -> Image.Image:
@@ -134,7 +134,7 @@ def decay_curves(observed: Observed) -> dict[int, tuple[Tensor, Tensor]]:
     return curves
 
 
-def animation(shown: Shown, log: bool = True) -> list[Image.Image]:
+def animation(shown: Shown, log: bool = True, edge: int = pictures.EDGE) -> list[Image.Image]:
     """The whole map at every evaluation that was observed, in one colour scale."""
     every = torch.cat([weights.flatten() for weights in shown.maps.values()])
     high = max(float(every[:: max(1, len(every) // 2**20)].quantile(0.999)), 1e-30)
@@ -142,6 +142,6 @@ def animation(shown: Shown, log: bool = True) -> list[Image.Image]:
     grid = shown.run.grid
     views = {e: replace(shown.view, key=replace(shown.view.key, evaluation=e)) for e in shown.maps}
     return [
-        pictures.map_picture(weights, grid, title(shown.run, views[evaluation]), log=log, limits=limits)
+        pictures.map_picture(weights, grid, title(shown.run, views[evaluation]), log=log, limits=limits, edge=edge)
         for evaluation, weights in shown.maps.items()
     ]

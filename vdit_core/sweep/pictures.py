@@ -21,12 +21,16 @@ _PANELS = {"edges": "Where things are (edge correlation)", "motion": "What moves
 _ROW, _STRUCTURE, _INK = "#a9bccd", "#d9713c", "#2a2a2e"
 
 
-def bars(result: Result, title: str | None = None) -> Image.Image:
+def bars(result: Result, title: str | None = None, size: tuple[int, int] | None = None) -> Image.Image:
     """Likeness to the source, a bar a row and a panel a score; the plain target is a line, structure layers have their
-    own colour. title: by default the two prompts."""
+    own colour.
+
+    title: by default the two prompts. size: px, by default as wide as the rows need.
+    """
     count, chosen = len(result.rows), result.suggested_layers()
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(max(7.6, 1.4 + 0.32 * count), 6.2), dpi=_DPI, layout="constrained")
+        width, height = size or (max(760, 140 + 32 * count), 620)
+        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout="constrained")
         title = title or f"{result.sweep.source}  →  {result.sweep.target}"
         figure.suptitle(title, fontsize=10, color=_INK)
         panels = figure.subplots(len(_PANELS), 1, sharex=True)
@@ -37,7 +41,8 @@ def bars(result: Result, title: str | None = None) -> Image.Image:
             axes.set_title(title, fontsize=10, loc="left")
             axes.set_ylabel("likeness to source")
             axes.margins(x=0.01, y=0.12)
-        panels[-1].set_xticks(range(count), [str(i) for i in range(count)])
+        every = -(-28 * count // width)  # numbers need room
+        panels[-1].set_xticks(range(0, count, every), [str(i) for i in range(0, count, every)])
         panels[-1].set_xlabel({
             "each": "the layer that takes the source's map",
             "first": "the source's maps from layer 0 to this layer",
