@@ -19,7 +19,7 @@ lint: $(VENV)/.dev
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	$(VENV)/bin/python -m pip install --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 clean:

@@ -15,26 +15,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .captions import COLOURS, OBJECTS, PLACES, SEASONS
-from .world import FRAMES, SIZE
+from .world import FRAMES, SIZE, Course
 
 _CLASSES = {"object": OBJECTS, "colour": COLOURS, "place": PLACES, "season": SEASONS}
 _PX = 32.0  # lengths leave the network in units of about this many px
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the probe sees.
+class Reading(Course):
+    """What the probe sees, and where.
 
-    x, y, width, height, horizon, pan: px, float32, shape (clips, frames); see `world.Truth`.
     object, colour, place, season: logits over the classes of `captions`, shape (clips, classes).
     """
 
-    x: Tensor
-    y: Tensor
-    width: Tensor
-    height: Tensor
-    horizon: Tensor
-    pan: Tensor
     object: Tensor
     colour: Tensor
     place: Tensor

@@ -77,13 +77,11 @@ def random_captions(seeds: Tensor) -> list[Caption]:
 
 
 @dataclass(frozen=True)
-class Truth:
-    """Where everything is, frame by frame.
+class Course:
+    """Where everything is, frame by frame: px, float32, each of shape (clips, frames).
 
-    x, y, width, height: the object's box (centre and size), float32, shape (clips, frames).
-    horizon: its y, shape (clips, frames). pan: how far the camera has moved to the right since frame 0, measured on
-    the ground at zoom 1, shape (clips, frames).
-    object, colour, place, season: class indices into the tuples of `captions`, int64, shape (clips,).
+    x, y, width, height: the object's box (centre and size). horizon: its y. pan: how far the camera has moved to the
+    right since frame 0, measured on the ground at zoom 1.
     """
 
     x: Tensor
@@ -92,6 +90,15 @@ class Truth:
     height: Tensor
     horizon: Tensor
     pan: Tensor
+
+
+@dataclass(frozen=True)
+class Truth(Course):
+    """What is in a clip, and where.
+
+    object, colour, place, season: class indices into the tuples of `captions`, int64, shape (clips,).
+    """
+
     object: Tensor
     colour: Tensor
     place: Tensor
