@@ -1,6 +1,6 @@
 """What a layer sweep costs, counted in plain generations of one video, on the demo model.
 
-    .venv/bin/python benchmarks/layer_sweep.py [--steps 30] [--rounds 1] [--rows-per-batch N]
+    .venv/bin/python benchmarks/layer_sweep.py [--steps 30] [--rounds 1] [--rows-per-batch 8]
 
 Generates one video (sampled and decoded), sweeps all layers (sampled, decoded, scored), and one video again, in one
 process. Prints seconds by the clock and of this process's CPU time, and the ratios: on a busy machine trust the latter
@@ -18,6 +18,7 @@ import torch
 
 from vdit_core.demo import sweep as demo
 from vdit_core.demo.model import DemoModel
+from vdit_core.sweep.plan import AT_ONCE, batches
 from vdit_core.sweep.run import run
 from vdit_core.sweep.scores import measure
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--rows-per-batch", type=int)
+    parser.add_argument("--rows-per-batch", type=int, default=AT_ONCE)
     options = parser.parse_args()
     torch.set_grad_enabled(False)
     model = DemoModel.load()
@@ -47,6 +48,8 @@ def main() -> None:
     def plain() -> None:
         model.generate([source], [1], steps=options.steps)
 
+    sampled = sum(map(len, batches(range(plan.layers + 2), options.rows_per_batch)))
+    print(f"{sampled} videos are sampled, {options.rows_per_batch} in a batch at most")
     plain()  # the first is slower
     rounds = [(seconds(plain), seconds(sweep), seconds(plain)) for _ in range(options.rounds)]
     for kind, name in enumerate(("clock", "CPU")):

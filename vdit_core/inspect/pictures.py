@@ -190,7 +190,7 @@ def likeness_picture(panels: dict[str, dict[str, Tensor]], layers: Sequence[int]
 
     panels: {measure: {pair: (layers, heads)}}; lines are means over heads, bands reach from the lowest to the highest.
     """
-    picture = figure(400 * len(panels), 460)
+    picture = figure(320 * len(panels), 460)
     with matplotlib.rc_context(_STYLE):
         every = picture.subplots(1, len(panels), squeeze=False)[0]
         for axes, (measure, pairs) in zip(every, panels.items(), strict=True):
@@ -198,9 +198,10 @@ def likeness_picture(panels: dict[str, dict[str, Tensor]], layers: Sequence[int]
                 axes.plot(layers, values.mean(1).numpy(), color=color, label=name, marker=marker, markersize=5)
                 low, high = values.amin(1).numpy(), values.amax(1).numpy()
                 axes.fill_between(layers, low, high, color=color, alpha=0.15, linewidth=0)
-            axes.set(title=measure, xlabel="layer", ylim=(min(0.0, *axes.get_ylim()), 1.02))
+            axes.set_title(measure, fontsize=11)
+            axes.set(xlabel="layer", ylim=(min(0.0, *axes.get_ylim()), 1.02))
             axes.xaxis.get_major_locator().set_params(integer=True)
-        picture.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=4)
+        picture.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=2)
         picture.suptitle(title, fontsize=12)
     return render(picture)
 
