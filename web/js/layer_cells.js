@@ -1,5 +1,6 @@
 // The cells of a layer mask: one per layer, each filled as high as its strength. Knows nothing of nodes and graphs.
 
+import { make } from "./element.js";
 import { parse, write } from "./mask_text.js";
 
 const PRESETS = ["all", "none", "early", "middle", "late", "invert"];
@@ -261,13 +262,6 @@ function onWheel(event) {
 }
 
 window.addEventListener("wheel", onWheel, { capture: true, passive: false });
-
-function make(tag, name, attributes = {}) {
-  const element = document.createElement(tag);
-  element.className = name;
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  return element;
-}
 
 function makeCell(layer) {
   return make("div", "cell", {

@@ -2,6 +2,7 @@
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
+import { after } from "./after.js";
 import { LayerCells } from "./layer_cells.js";
 import { layersFor } from "./layer_count.js";
 
@@ -63,15 +64,6 @@ function addCells(node, name) {
   after(node, "onRemoved", () => refreshers.delete(node));
   refresh();
   node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1]]);
-}
-
-function after(object, name, then) {
-  const first = object[name];
-  object[name] = function (...args) {
-    const result = first?.apply(this, args);
-    then();
-    return result;
-  };
 }
 
 /** A node that was no higher than its cells needed stays so when their number changes; one drawn higher is left so. */
