@@ -7,6 +7,8 @@ const COLORS = {
   ATTENTION_RECORDER: "#ee5d92",
   LAYER_MASK: "#1fb8a6",
   SPARSE_PROFILE: "#d9a441",
+  SINK_RECORD: "#9ccc4e",
+  SINKS: "#ff5c39",
 };
 
 app.registerExtension({
