@@ -27,6 +27,37 @@ class Selection:
     steps: Indices = field(default_factory=Indices)
     branches: str = "all"
 
+    def resolve(self, run: Run) -> Chosen:
+        """The calls of a run that are meant.
+
+        Raises:
+            SelectionError: if a layer, head or step is out of range, or a branch is not in the run.
+        """
+        return Chosen(
+            layers=frozenset(self.layers.resolve(run.model.layers, "layer")),
+            heads=self.heads.resolve(run.model.heads, "head"),
+            steps=frozenset(self.steps.resolve(run.steps, "step")),
+            branches=choose_branches(self.branches, run.branches),
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A `Selection`, resolved for one run."""
+
+    layers: frozenset[int]
+    heads: tuple[int, ...]
+    steps: frozenset[int]
+    branches: tuple[str, ...]
+
+    def take(self, site: Site) -> bool:
+        return site.layer in self.layers and site.step in self.steps and bool(self.heads) and bool(self.rows(site))
+
+    def rows(self, site: Site) -> dict[str, list[int]]:
+        """The rows of a call's batch, by chosen branch."""
+        found = {branch: [i for i, row in enumerate(site.rows) if row.branch == branch] for branch in self.branches}
+        return {branch: rows for branch, rows in found.items() if rows}
+
 
 class Recorder(Interceptor):
     """Fills an `AttentionStore` with one run; a further run starts a new store.
@@ -77,23 +108,21 @@ class Recorder(Interceptor):
 
     def begin(self, run: Run) -> None:
         self._store = self._filling = None
-        self._layers = set(self.selection.layers.resolve(run.model.layers, "layer"))
-        self._heads = self.selection.heads.resolve(run.model.heads, "head")
-        self._steps = set(self.selection.steps.resolve(run.steps, "step"))
-        self._branches = set(choose_branches(self.selection.branches, run.branches))
+        self._chosen = chosen = self.selection.resolve(run)
         dtype = str(run.dtype).removeprefix("torch.")
-        header = Header(run.model, run.grid, run.sigmas, self._heads, run.samples, self.precision, dtype, run.kind)
+        header = Header(run.model, run.grid, run.sigmas, chosen.heads, run.samples, self.precision, dtype, run.kind)
         self._limit = self.budget() if self.budget else math.inf
         self._check_size(header, run)
         self._filling = AttentionStore(header)
 
     def _check_size(self, header: Header, run: Run) -> None:
-        passes = sum(run.comes(step, branch) for step in self._steps for branch in self._branches)
-        calls = len(self._layers) * passes * run.evaluations
+        chosen = self._chosen
+        passes = sum(run.comes(step, branch) for step in chosen.steps for branch in chosen.branches)
+        calls = len(chosen.layers) * passes * run.evaluations
         needed = calls * header.entry_bytes()
         if needed <= self._limit:
             return
-        shape = f"{len(self._layers)} layers x {len(self._steps)} steps x {len(self._branches)} branches"
+        shape = f"{len(chosen.layers)} layers x {len(chosen.steps)} steps x {len(chosen.branches)} branches"
         if run.evaluations > 1:
             shape += f" x {run.evaluations} evaluations"
         raise RecordingTooLarge(
@@ -112,23 +141,16 @@ class Recorder(Interceptor):
         )
 
     def wants(self, site: Site) -> bool:
-        return (
-            site.layer in self._layers
-            and site.step in self._steps
-            and bool(self._heads)
-            and any(row.branch in self._branches for row in site.rows)
-        )
+        return self._chosen.take(site)
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._filling is not None
         site = call.site
-        for branch in self._branches:
-            rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
-            if rows:
-                key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
-                self._check_room(self._filling, key)
-                q, k = (_pick(x, rows, self._heads) for x in (call.q, call.k))
-                self._filling.put(key, q, k, self.device)
+        for branch, rows in self._chosen.rows(site).items():
+            key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
+            self._check_room(self._filling, key)
+            q, k = (_pick(x, rows, self._chosen.heads) for x in (call.q, call.k))
+            self._filling.put(key, q, k, self.device)
         return proceed(call)
 
     def end(self, completed: bool) -> None:

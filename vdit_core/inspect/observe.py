@@ -88,33 +88,22 @@ class Observer(Interceptor):
 
     def begin(self, run: Run) -> None:
         self._observed = None
-        self._layers = set(self.selection.layers.resolve(run.model.layers, "layer"))
-        self._steps = set(self.selection.steps.resolve(run.steps, "step"))
-        self._branches = choose_branches(self.selection.branches, run.branches)
-        heads = self.selection.heads.resolve(run.model.heads, "head")
+        self._chosen = self.selection.resolve(run)
         if self.queries is not None:
             check_queries(run.grid, self.queries)
-        self._filling = Observed(run, heads)
+        self._filling = Observed(run, self._chosen.heads)
 
     def wants(self, site: Site) -> bool:
-        return (
-            self._filling is not None
-            and bool(self._filling.heads)
-            and site.layer in self._layers
-            and site.step in self._steps
-            and any(row.branch in self._branches for row in site.rows)
-        )
+        return self._filling is not None and self._chosen.take(site)
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._filling is not None
         site, grid = call.site, self._filling.run.grid
-        for branch in self._branches:
-            rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
-            if rows:
-                q, k = (_pick(_pick(x, 0, rows), 1, self._filling.heads) for x in (call.q, call.k))
-                key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
-                found = map_statistics(q, k, grid, self.wanted, self.queries, self.seed)
-                self._filling.put(key, found, self.show)
+        for branch, rows in self._chosen.rows(site).items():
+            q, k = (_pick(_pick(x, 0, rows), 1, self._chosen.heads) for x in (call.q, call.k))
+            key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
+            found = map_statistics(q, k, grid, self.wanted, self.queries, self.seed)
+            self._filling.put(key, found, self.show)
         return proceed(call)
 
     def end(self, completed: bool) -> None:
