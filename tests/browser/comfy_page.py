@@ -81,6 +81,18 @@ class ComfyPage:
             requestAnimationFrame(() => requestAnimationFrame(done));
         })""")
 
+    def show_all(self) -> None:
+        """Bring all nodes into view."""
+        self.js("""() => {
+            const edges = app.rootGraph.nodes.map(({ pos: [x, y], size: [w, h] }) => [x, y - 60, x + w, y + h]);
+            const [left, top] = [0, 1].map((i) => Math.min(...edges.map((edge) => edge[i])));
+            const [right, bottom] = [2, 3].map((i) => Math.max(...edges.map((edge) => edge[i])));
+            const { ds, canvas } = app.canvas;
+            ds.scale = Math.min(canvas.clientWidth / (right - left), canvas.clientHeight / (bottom - top));
+            ds.offset = [-left, -top];
+        }""")
+        self.draw()
+
     def add(self, kind: str, x: int = 0, y: int = 0, **widgets: Any) -> int:
         node = self.js(
             """([kind, x, y]) => {

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
+import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import torch
+from comfyui import graphs
 from comfyui.installation import PACK
 from comfyui.server import FOLDER_NAME
+
+from vdit_core.hosts.diffusers import attach
+from vdit_core.record import Recorder
+from vdit_core.transfer import Transfer
 
 EXAMPLES = sorted(file.stem for file in (PACK / "example_workflows").glob("*.json"))
 #: What is run, by number: a summary that must be among those shown, the frames of its video, and steps to set, if fewer
@@ -21,8 +28,11 @@ RUN = {
     "2": ("replaced 540 of 540 calls", 17, None),
     "5": ("replaced 540 of 540 calls", 17, None),
     "6": ("108 maps, all queries each", 6, None),
-    "7": (r"replaced (\d+) of \1 calls", 17, 4),
+    "7": (r"replaced ([1-9]\d*) of \1 calls", 17, 4),
+    "10": (r"computed 30% of all maps \((\d+) of \1 calls at 30%\) by exact masking, .+", 17, 4),
 }
+#: A further summary that must be among those shown.
+BESIDE = {"6": r"cosine similarity 0\.\d+, 108 pairs of maps", "7": r"Structure layers \(\*\): [\d, ]+\."}
 RUN_MS = 600_000  # half a minute if nobody else wants the two cores
 
 WATCH = """() => {
@@ -35,10 +45,21 @@ WATCH = """() => {
     }
 }"""
 
+PLAYS = "() => [...document.querySelectorAll('video')].some((video) => video.readyState >= 2 && video.videoWidth > 0)"
+
 SET_STEPS = """(steps) => {
     const widgets = app.rootGraph.nodes.flatMap((node) => node.widgets ?? []);
-    for (const widget of widgets.filter(({ name, value }) => name === "steps" && value === 30)) widget.value = steps;
+    const set = (name, from, to) => {
+        for (const widget of widgets.filter((w) => w.name === name && w.value === from)) widget.value = to;
+    };
+    set("steps", 30, steps);
+    set("mode", "each", "last"); // after so few steps no layer stands out alone
 }"""
+
+
+def number(name: str) -> str:
+    """The one before the first space."""
+    return name.split()[0]
 
 
 def fetch(server, name: str, suffix: str) -> bytes:
@@ -90,13 +111,24 @@ def test_it_opens_whole(comfy, name):
     assert comfy.js(linked) == sum(slot.get("link") is not None for n in nodes for slot in n.get("inputs", ()))
 
 
+def test_each_has_an_id_of_its_own():
+    """By it the page tells which workflow a report is of."""
+    ids = [
+        json.loads((PACK / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))["id"] for name in EXAMPLES
+    ]
+    assert len(set(ids)) == len(ids)
+    assert uuid.UUID(int=0).urn.removeprefix("urn:uuid:") not in ids
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_no_node_lies_on_another(comfy, name):
     open_example(comfy, name)
     boxes = comfy.js(
         """() => app.rootGraph.nodes.map((node) => {
-            const [x, y] = node.pos, [width, height] = node.size;
-            return [node.title, x, y - LiteGraph.NODE_TITLE_HEIGHT, x + width, y + height];
+            const element = LiteGraph.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`);
+            const [x, y] = node.pos, top = y - LiteGraph.NODE_TITLE_HEIGHT;
+            const height = element ? element.getBoundingClientRect().height / app.canvas.ds.scale : 0;
+            return [node.title, x, top, x + node.size[0], Math.max(y + node.size[1], top + height)];
         })"""
     )
     overlaps = [
@@ -108,19 +140,56 @@ def test_no_node_lies_on_another(comfy, name):
     assert overlaps == []
 
 
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name[0] in RUN])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if number(name) in RUN])
 def test_it_runs_to_a_video(page_of, name):
+    """The file has its frames, and the page shows it, and above the node what was done."""
     av = pytest.importorskip("av")
-    expected, frames, steps = RUN[name[0]]
+    expected, frames, steps = RUN[number(name)]
     comfy = page_of("canvas")
     comfy.empty()
     open_example(comfy, name)
     if steps:
         comfy.js(SET_STEPS, steps)
+    spent = comfy.server.cpu_seconds()
     told = run(comfy)
+    spent = comfy.server.cpu_seconds() - spent
     assert any(re.fullmatch(expected, report["text"]) for report in told["reports"]), told["reports"]
+    beside = BESIDE.get(number(name), ".*")
+    assert any(re.fullmatch(beside, report["text"]) for report in told["reports"]), told["reports"]
     assert all(report["good"] for report in told["reports"])
     (video,) = (file for file in files(comfy, told) if file.suffix == ".mp4")
     with av.open(video) as file:
         assert sum(1 for _ in file.decode(video=0)) == frames
+    comfy.show_all()
+    comfy.page.wait_for_function(PLAYS, timeout=30_000)
+    assert re.search(f"✓ {expected}", " ".join(comfy.written()))
+    if steps is None:
+        assert spent <= 90, "a server with one thread: two cores take no longer"
     assert comfy.complaints == []
+
+
+def test_the_first_example_is_vdit_demo(page_of, demo_model):
+    """30 steps of three samplers, and what `vdit demo` makes of the same seed: the same latents, up to rounding."""
+    comfy = page_of("canvas")
+    comfy.empty()
+    open_example(comfy, next(name for name in EXAMPLES if number(name) == "1"))
+    prompt = comfy.js("async () => (await app.graphToPrompt()).output")
+    samplers = {
+        node["_meta"]["title"].split(": ")[1]: id for id, node in prompt.items() if "sampler_name" in node["inputs"]
+    }
+    kept = {
+        f"save {id}": graphs.node("SaveLatent", samples=[id, 0], filename_prefix="example") for id in samplers.values()
+    }
+    found = comfy.server.run({id: node for id, node in prompt.items() if node["class_type"] != "SaveVideo"} | kept)
+
+    recorder = Recorder()
+    with attach(demo_model.pipe, recorder):
+        source = demo_model.sample([graphs.SOURCE], [1])
+    with attach(demo_model.pipe, Transfer(recorder.store)):
+        transferred = demo_model.sample([graphs.TARGET], [1])
+    wanted = {"source": source, "target, source’s maps": transferred}
+    vae = demo_model.pipe.vae
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std))
+    for title, latent in wanted.items():
+        got = found.latents[f"save {samplers[title]}"]
+        torch.testing.assert_close(got, latent * std + mean, rtol=0, atol=5e-3, msg=lambda m, t=title: f"{t}: {m}")

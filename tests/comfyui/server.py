@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import time
@@ -36,6 +37,25 @@ class Result:
     ran: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     latents: dict[str, Tensor] = field(default_factory=dict)
+    ended: bool = False
+
+    def take(self, message: dict[str, Any]) -> None:
+        """A message of the server, of this prompt or of another.
+
+        Raises:
+            PromptFailed: if this prompt broke off.
+        """
+        kind, data = message["type"], message.get("data", {})
+        if self.prompt not in (data.get("prompt_id"), data.get("prompt")):
+            return
+        self.messages.append(message)
+        if kind == "executing" and data.get("node"):
+            self.ran.append(data["node"])
+        if kind == "execution_error":
+            raise PromptFailed(f"{data['node_type']}: {data['exception_message']}")
+        if kind == "execution_interrupted":
+            raise PromptFailed("interrupted")
+        self.ended = self.ended or kind == "execution_success"
 
     def reports(self) -> dict[str, str]:
         """The pack's summaries by node."""
@@ -52,6 +72,11 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://{self.address}"
+
+    def cpu_seconds(self) -> float:
+        """The processor time that the server has taken, whoever else was running."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")  # in user and in kernel mode
 
     def get(self, path: str) -> Any:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=30) as answer:
@@ -83,33 +108,46 @@ class Server:
             PromptFailed: with the server's message.
         """
         made_of = {"extra_pnginfo": {"workflow": {"id": workflow}}}
-        with connect(f"ws://{self.address}/ws?clientId={self.client}", max_size=None) as socket_:
-            answer = self.post("/prompt", {"prompt": prompt, "client_id": self.client, "extra_data": made_of})
-            queued = answer["prompt_id"]
-            result = Result(queued)
-            for raw in socket_:
-                if isinstance(raw, bytes):
-                    continue
-                message = json.loads(raw)
-                result.messages.append(message)
-                kind, data = message["type"], message.get("data", {})
-                if kind == "executing" and data.get("node") and data.get("prompt_id") == queued:
-                    result.ran.append(data["node"])
-                if kind == "progress" and data.get("node") == interrupt_at and interrupt_at:
+        with self._listening() as messages:
+            result = self._queue(prompt, made_of)
+            for message in messages:
+                result.take(message)
+                data = message["data"]
+                if message["type"] == "progress" and data.get("node") == interrupt_at and interrupt_at:
                     interrupt_after -= 1
                     if interrupt_after <= 0:
                         self.post("/interrupt", {})
-                if kind == "execution_error" and data["prompt_id"] == queued:
-                    raise PromptFailed(f"{data['node_type']}: {data['exception_message']}")
-                if kind == "execution_interrupted" and data["prompt_id"] == queued:
-                    raise PromptFailed("interrupted")
-                if kind == "execution_success" and data["prompt_id"] == queued:
-                    break
+                if result.ended:
+                    return self._read(result)
+        raise PromptFailed("the server hung up")
+
+    def run_together(self, prompts: list[dict[str, Any]]) -> list[Result]:
+        """Queue several prompts at once and wait until all have ended."""
+        with self._listening() as messages:
+            results = [self._queue(prompt, {}) for prompt in prompts]
+            for message in messages:
+                for result in results:
+                    result.take(message)
+                if all(result.ended for result in results):
+                    return [self._read(result) for result in results]
+        raise PromptFailed("the server hung up")
+
+    @contextmanager
+    def _listening(self) -> Iterator[Iterator[dict[str, Any]]]:
+        with connect(f"ws://{self.address}/ws?clientId={self.client}", max_size=None) as socket_:
+            yield (json.loads(raw) for raw in socket_ if not isinstance(raw, bytes))
+
+    def _queue(self, prompt: dict[str, Any], extra: dict[str, Any]) -> Result:
+        answer = self.post("/prompt", {"prompt": prompt, "client_id": self.client, "extra_data": extra})
         if answer["node_errors"]:
             raise PromptFailed(json.dumps(answer["node_errors"]))
-        while queued not in (history := self.get(f"/history/{queued}")):
+        return Result(answer["prompt_id"])
+
+    def _read(self, result: Result) -> Result:
+        """With the latents that it saved."""
+        while result.prompt not in (history := self.get(f"/history/{result.prompt}")):
             time.sleep(0.02)  # it is written just after the last message
-        for name, files in history[queued]["outputs"].items():
+        for name, files in history[result.prompt]["outputs"].items():
             for file in files.get("latents", ()):
                 path = self.base / "output" / file["subfolder"] / file["filename"]
                 result.latents[name] = load_file(path)["latent_tensor"]

@@ -138,8 +138,54 @@ def test_a_file_needs_a_name(server, name):
         server.run(graph)
 
 
-@pytest.mark.parametrize("option", ["--cache-none", "--fp16-intermediates"])
-def test_other_ways_to_run_the_server(comfyui, tmp_path, option):
-    with serve(comfyui, tmp_path / "base", option) as server:
-        for seed in (32, 33):
-            assert server.run(graphs.transfer(seed=seed)).reports()["transfer"] == "replaced 54 of 54 calls"
+def test_prompts_queued_together(server):
+    """One recorder in both: each target gets the maps of its own source."""
+    seeds = (34, 35)
+    together = server.run_together([graphs.transfer(seed=seed) for seed in seeds])
+    for seed, result in zip(seeds, together, strict=True):
+        assert result.reports()["transfer"] == "replaced 54 of 54 calls"
+        fresh(server)
+        alone = server.run(graphs.transfer(seed=seed))
+        assert torch.equal(result.latents["save target"], alone.latents["save target"])
+
+
+def test_an_error_in_mid_run_leaves_everything_as_it_was(server):
+    """A recording that grows beyond its budget, since context windows compute each step twice."""
+    graph = graphs.transfer(seed=36, steps=8, recording={"memory_gb": 0.1})
+    graph["windows"] = graphs.node(
+        "ContextWindowsManual", model=["record", 0], context_length=3, context_overlap=1, context_stride=1,
+        context_schedule="standard_static", closed_loop=False, fuse_method="pyramid", dim=2, freenoise=False,
+        cond_retain_index_list="", split_conds_to_windows=False, latent_retain_index_list="", causal_window_fix=False,
+    )  # fmt: skip
+    graph["sample source"]["inputs"]["model"] = ["windows", 0]
+    before = server.run(graphs.stock("source", seed=36)).latents["save"]
+    with pytest.raises(
+        PromptFailed, match=r"KSampler: This recording has reached the 0\.1 GiB that it may take, 2\d\d calls"
+    ):
+        server.run(graph)
+    fresh(server)
+    assert torch.equal(server.run(graphs.stock("source", seed=36)).latents["save"], before)
+    assert server.run(graphs.transfer(seed=36)).reports()["transfer"] == "replaced 54 of 54 calls"
+
+
+def run_or_run_again(server, graph):
+    """A recording may be lost with what was evicted; then the next run has it."""
+    try:
+        return server.run(graph)
+    except PromptFailed as error:
+        if "queue again: the next run samples anew" not in str(error):
+            raise
+        return server.run(graph)
+
+
+@pytest.mark.parametrize("options", ["--cache-none", "--cache-classic", "--cache-lru 2", "--fp16-intermediates"])
+def test_other_ways_to_run_the_server(comfyui, tmp_path, options):
+    """Whatever is kept or evicted in between, a seed and a strength give the same target again."""
+    targets = {}
+    with serve(comfyui, tmp_path / "base", *options.split()) as server:
+        for seed, strength in ((32, 1.0), (33, 1.0), (32, 0.5), (32, 1.0), (33, 0.5), (33, 1.0)):
+            result = run_or_run_again(server, graphs.transfer(seed=seed, strength=strength))
+            target = result.latents.get("save target", targets.get((seed, strength)))  # none if nothing had to run
+            assert torch.equal(targets.setdefault((seed, strength), target), target)
+            assert set(result.reports().values()) <= {"replaced 54 of 54 calls", "recorded 54 calls, 33.8 MiB"}
+    assert not torch.equal(targets[32, 1.0], targets[32, 0.5])

@@ -12,11 +12,11 @@ from PIL import Image
 STEPS = 3
 
 
-def looked_at(**changes) -> graphs.Graph:
+def looked_at(seed: int = 7, **changes) -> graphs.Graph:
     outputs = ("map", "band", "frames", "locality", "steps")
     return (
         graphs.demo()
-        | graphs.recorded("store", "source", steps=STEPS)
+        | graphs.recorded("store", "source", seed, steps=STEPS)
         | {"look": graphs.structure("store", **changes), "say": graphs.node("PreviewAny", source=["look", 5])}
         | {
             name: graphs.node("SaveImage", images=["look", n], filename_prefix=f"look/{name}")
@@ -66,6 +66,17 @@ def test_a_part_of_the_map_is_chosen_by_its_tokens(server):
 def test_what_is_not_there_is_named(server, changes, message):
     with pytest.raises(PromptFailed, match=re.escape(message)):
         server.run(looked_at(**changes))
+
+
+@pytest.mark.parametrize("node", ["look", "compare"])
+def test_an_interrupt_ends_it_and_the_next_run_goes_through(server, node):
+    graph = looked_at(seed=9) | {
+        "compare": graphs.compare("store", "store", other_step=0),
+        "save": graphs.node("SaveImage", images=["compare", 0], filename_prefix="likeness"),
+    }
+    with pytest.raises(PromptFailed, match="interrupted"):
+        server.run(graph, interrupt_at=node, interrupt_after=3)
+    assert node in server.run(graph).reports()
 
 
 def test_compare_holds_prompts_against_seeds(server):

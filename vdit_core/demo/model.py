@@ -53,7 +53,8 @@ class DemoModel:
             torch.empty(1, device=device).item()
         except (RuntimeError, AssertionError, NotImplementedError):
             raise ValueError(
-                f"There is no device {device!r} for torch {torch.__version__} here; use cpu, or cuda where there is a GPU."
+                f"There is no device {device!r} for torch {torch.__version__} here; use cpu, "
+                "or cuda where there is a GPU."
             ) from None
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # diffusers warns of every cast to float32
