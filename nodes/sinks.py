@@ -87,6 +87,7 @@ class SinkInspector(io.ComfyNode):
         findings = detect(measured, ratio, evenness)
         row, column = _chosen(findings, layer, head)
         ratios = measured.mean_ratios(findings.layers[row])[column]
+        sinks = findings.of(findings.layers[row], findings.heads[column])
         model = measured.run.model
         text = f"{len(findings.tokens())} sinks in {len(findings.sink_heads())} heads" if findings.sinks else "no sinks"
         text += f"; strongest key {findings.peak.max():.0f} x uniform"
@@ -94,7 +95,7 @@ class SinkInspector(io.ComfyNode):
         return io.NodeOutput(
             Targets.of(findings, model),
             images.as_image(pictures.heads_picture(findings)),
-            images.as_image(pictures.over_frames(ratios, findings, frames)),
+            images.as_image(pictures.over_frames(ratios, findings, sinks, frames)),
             images.as_image(pictures.steps_picture(measured, findings)),
             describe(findings),
             json.dumps(findings.as_json(), indent=1),

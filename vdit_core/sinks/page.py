@@ -40,6 +40,7 @@ def write(
             f"layer-{layer}-head-{head}": pictures.over_frames(
                 record.mean_ratios(layer)[record.heads.index(head)],
                 findings,
+                findings.of(layer, head),
                 None if clip is None else clip.permute(1, 2, 3, 0),
             )
             for layer, head in shown
@@ -48,8 +49,9 @@ def write(
     for name, picture in drawn.items():
         with whole_file(folder / f"{name}.png") as part:
             picture.save(part, optimize=True)
-    if clips:
-        write_mp4(side_by_side(dict(clips), scale=2), folder / "trials.mp4")
+    videos = _videos(clips or {})
+    for name, shown_beside in videos.items():
+        write_mp4(side_by_side(shown_beside, scale=2), folder / f"{name}.mp4")
     found: dict[str, Any] = {"title": title, "findings": findings.as_json(), "trials": [t.as_json() for t in tried]}
     with whole_file(folder / "sinks.json") as part:
         part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -61,10 +63,11 @@ def write(
             measured=str(record),
             maps=[{"file": f"layer-{a}-head-{b}.png", "name": f"layer {a}, head {b}"} for a, b in shown],
             table=_cells(trials.as_text(tried)) if tried else [],
-            video=bool(clips),
+            videos=list(videos),
+            any_sinks=bool(findings.sinks),
         )
         part.write_text(html, encoding="utf-8")
-    return ["index.html", "sinks.json", *(f"{name}.png" for name in drawn), *(["trials.mp4"] if clips else [])]
+    return ["index.html", "sinks.json", *(f"{name}.png" for name in drawn), *(f"{name}.mp4" for name in videos)]
 
 
 def _shown(findings: Findings) -> list[tuple[int, int]]:
@@ -72,6 +75,13 @@ def _shown(findings: Findings) -> list[tuple[int, int]]:
     order = findings.peak.ravel().argsort()[::-1][:3]
     width = len(findings.heads)
     return [(findings.layers[int(i) // width], findings.heads[int(i) % width]) for i in order]
+
+
+def _videos(clips: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """By action, what is shown beside the untouched video: more than three in a row would be too small."""
+    untouched = dict(list(clips.items())[:1])
+    actions = list(dict.fromkeys(label.partition(":")[0] for label in clips if label not in untouched))
+    return {a: untouched | {label: clip for label, clip in clips.items() if label.startswith(f"{a}:")} for a in actions}
 
 
 def _cells(table: str) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..inspect.pictures import figure, render
-from .detect import Findings
+from .detect import Findings, Sink
 from .record import SinkRecord
 
 #: Perceptually uniform and safe for every kind of colour vision; dark is little.
 COLORS = "cividis"
+_SINK = "#ff5c39"
+_INK = "#2a2a2e"
 _MOST_LABELS = 60  # heads: more numbers could not be read
 
 
@@ -28,9 +31,7 @@ def heads_picture(findings: Findings) -> Image.Image:
     axes = drawn.subplots()
     norm: Any = LogNorm(1, max(findings.ratio * 2, float(findings.peak.max())))
     shown = axes.imshow(np.clip(findings.peak, 1, None), cmap=COLORS, norm=norm, aspect="auto")
-    scale = drawn.colorbar(shown, ax=axes, pad=0.02)
-    scale.set_label("times uniform")
-    scale.ax.axhline(findings.ratio, color="white", linewidth=2)
+    _scale(drawn, shown, axes, findings.ratio)
     for layer, head in findings.sink_heads():
         at = heads.index(head) - 0.5, layers.index(layer) - 0.5
         axes.add_patch(_frame(at))
@@ -49,7 +50,16 @@ def heads_picture(findings: Findings) -> Image.Image:
 def _frame(at: tuple[float, float]) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle(at, 1, 1, fill=False, edgecolor="#ff5c39", linewidth=2.5)
+    return Rectangle(at, 1, 1, fill=False, edgecolor=_SINK, linewidth=2.5)
+
+
+def _scale(drawn: Any, shown: Any, axes: Any, limit: float) -> None:
+    """A colour scale with plain numbers, and a mark from where on a key may be a sink."""
+    marks = [mantissa * 10**power for power in range(6) for mantissa in (1, 2, 5)]
+    scale = drawn.colorbar(shown, ax=axes, pad=0.02, ticks=marks, format="%d")
+    scale.minorticks_off()
+    scale.set_label("times uniform")
+    scale.ax.axhline(limit, color=_SINK, linewidth=2.5)
 
 
 def steps_picture(record: SinkRecord, findings: Findings) -> Image.Image:
@@ -68,7 +78,7 @@ def steps_picture(record: SinkRecord, findings: Findings) -> Image.Image:
     axes = drawn.subplots()
     norm: Any = LogNorm(1, max(findings.ratio * 2, float(np.nanmax(table))))
     shown = axes.imshow(np.clip(table, 1, None), cmap=COLORS, norm=norm, aspect="auto")
-    drawn.colorbar(shown, ax=axes, pad=0.02).set_label("times uniform")
+    _scale(drawn, shown, axes, findings.ratio)
     every = max(1, len(steps) // 10)
     axes.set_xticks(range(0, len(steps), every), [str(step) for step in steps[::every]])
     axes.set_yticks(range(len(record.layers)), [str(layer) for layer in record.layers])
@@ -78,11 +88,14 @@ def steps_picture(record: SinkRecord, findings: Findings) -> Image.Image:
     return render(drawn)
 
 
-def over_frames(ratios: Tensor, findings: Findings, video: Tensor | None = None, edge: int = 256) -> Image.Image:
-    """The mass of every key where it lies, a picture for each latent frame, sinks ringed.
+def over_frames(
+    ratios: Tensor, findings: Findings, sinks: Sequence[Sink], video: Tensor | None = None, edge: int = 256
+) -> Image.Image:
+    """The mass of every key of a head where it lies, a picture for each latent frame, its sinks ringed.
 
     Args:
         ratios: float32 (tokens,), to uniform.
+        sinks: those of the head.
         video: frames to draw over, float in [0, 1], (frames, height, width, 3); a latent frame is shown over the first
             of the frames that it stands for.
         edge: px of a frame's longer side, about.
@@ -94,21 +107,38 @@ def over_frames(ratios: Tensor, findings: Findings, video: Tensor | None = None,
     norm = LogNorm(0.25, max(findings.ratio * 2, float(ratios.max())), clip=True)
     columns = max(1, min(grid.frames, 1600 // (size[0] + 6)))
     rows = -(-grid.frames // columns)
-    sheet = Image.new("RGB", (columns * (size[0] + 6) - 6, rows * (size[1] + 26)), "white")
+    below = rows * (size[1] + 26)
+    sheet = Image.new("RGB", (columns * (size[0] + 6) - 6, below + 40), "white")
     draw = ImageDraw.Draw(sheet)
     for frame in range(grid.frames):
         left, top = (frame % columns) * (size[0] + 6), (frame // columns) * (size[1] + 26)
-        draw.text((left + 2, top + 5), f"frame {frame}", "#2a2a2e", font_size=14)
+        draw.text((left + 2, top + 5), f"frame {frame}", _INK, font_size=14)
         colored = colormaps[COLORS](norm(maps[frame].numpy().clip(0.25)))[..., :3]
         heat = Image.fromarray((colored * 255).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
         if video is not None:
-            below = _frame_below(video, frame, grid.frames, size)
-            heat = Image.blend(below, heat, 0.6)
+            heat = Image.blend(_frame_below(video, frame, grid.frames, size), heat, 0.6)
         sheet.paste(heat, (left, top + 24))
-        for place in {sink.place for sink in findings.sinks if sink.place and sink.place[0] == frame}:
+        for place in {sink.place for sink in sinks if sink.place and sink.place[0] == frame}:
             y, x = top + 24 + place[1] * scale, left + place[2] * scale
-            draw.rectangle((x - 2, y - 2, x + scale + 1, y + scale + 1), outline="#ff5c39", width=2)
+            draw.rectangle((x - 2, y - 2, x + scale + 1, y + scale + 1), outline=_SINK, width=2)
+    _legend(sheet, below + 8, norm, ringed=bool(sinks))
     return sheet
+
+
+def _legend(sheet: Image.Image, top: int, norm: Any, ringed: bool) -> None:
+    """What the colours mean, in the sheet's lower left corner."""
+    draw, width = ImageDraw.Draw(sheet), max(120, min(360, sheet.width - 240))
+    colors = (colormaps[COLORS](np.linspace(0, 1, width))[None, :, :3] * 255).astype(np.uint8)
+    sheet.paste(Image.fromarray(colors).resize((width, 12), Image.Resampling.NEAREST), (4, top))
+    for value in (0.25 * 4**n for n in range(12)):
+        if norm.vmin <= value <= norm.vmax:
+            x = 4 + float(norm(value)) * (width - 1)
+            draw.line((x, top + 11, x, top + 14), _INK)
+            draw.text((max(x, 14), top + 15), f"{value:g}", _INK, font_size=12, anchor="mt")
+    draw.text((width + 14, top + 6), "times uniform", _INK, font_size=14, anchor="lm")
+    if ringed:
+        draw.rectangle((width + 118, top, width + 130, top + 12), outline=_SINK, width=2)
+        draw.text((width + 138, top + 6), "sink", _INK, font_size=14, anchor="lm")
 
 
 def _frame_below(video: Tensor, frame: int, frames: int, size: tuple[int, int]) -> Image.Image:

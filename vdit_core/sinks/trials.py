@@ -107,7 +107,11 @@ def as_text(trials: Sequence[Trial]) -> str:
     for one in trials:
         moved = (", ".join(map(str, one.moved[:6])) or "nowhere") if one.action == "mask" else ""
         lines.append(
-            f"| {one.action} | {one.quality.psnr:.1f} | {one.quality.ssim:.3f} | {one.control('psnr'):.1f} | "
+            f"| {one.action} | {_db(one.quality.psnr)} | {one.quality.ssim:.3f} | {_db(one.control('psnr'))} | "
             f"{one.control('ssim'):.3f} | {'yes' if one.matters else 'no'} | {moved} |"
         )
     return "\n".join(lines)
+
+
+def _db(psnr: float) -> str:
+    return "unchanged" if psnr >= metrics.MOST_PSNR else f"{psnr:.1f}"

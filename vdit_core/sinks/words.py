@@ -59,9 +59,11 @@ def _in_layers(sinks: Sequence[Sink], layers: Sequence[int], heads_each: int) ->
     for sink in sinks:
         masses[sink.layer, sink.head] = masses.get((sink.layer, sink.head), 0.0) + sink.mass
     tokens = len({sink.token for sink in sinks})
+    mean, most = fmean(masses.values()), max(masses.values())
+    many = f"put {mean:.0%} of their attention (mean; at most {most:.0%})"
     return (
         f"Layer{'s' if len(layers) > 1 else ''} {ranges(layers)}: {len(masses)} of {len(layers) * heads_each} heads "
-        f"put {fmean(masses.values()):.0%} of their attention (mean; at most {max(masses.values()):.0%}) on {tokens} "
+        f"{many if len(masses) > 1 else f'puts {mean:.0%} of its attention'} on {tokens} "
         f"token{'s' if tokens > 1 else ''}{_frames(sinks)}."
     )
 
@@ -72,8 +74,10 @@ def _frames(sinks: Sequence[Sink]) -> str:
     if not places:
         return ", none of which lies on the grid"
     (frame, count), *_ = Counter(place[0] for place in places.values()).most_common(1)
-    named = ", ".join(f"(row {y}, column {x})" for _, y, x in sorted(places.values())[:4])
-    return f", {count} of them in frame {frame}: {named}{' …' if len(places) > 4 else ''}"
+    there = sorted(place for place in places.values() if place[0] == frame)
+    named = ", ".join(f"(row {y}, column {x})" for _, y, x in there[:4])
+    part = "" if len(places) == 1 else "all of them " if count == len(places) else f"{count} of them "
+    return f", {part}in frame {frame}: {named}{' …' if count > 4 else ''}"
 
 
 def _kind(findings: Findings) -> str:
