@@ -40,7 +40,7 @@ class SinkInspector(io.ComfyNode):
                 ),
                 io.Image.Input("frames", optional=True, tooltip="The decoded video, to see where the sinks lie."),
                 io.Float.Input(
-                    "ratio", default=RATIO, min=1.1, max=100_000.0, step=1.0,
+                    "ratio", default=RATIO, min=1.5, max=100_000.0, step=0.5,
                     tooltip="A sink's attention, at least so many times a key's uniform share.",
                 ),
                 io.Float.Input(
@@ -63,6 +63,7 @@ class SinkInspector(io.ComfyNode):
                 io.String.Output(display_name="figures", tooltip="All findings as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
+            is_output_node=True,  # the panel is one; and of a cached run only output nodes tell the page again
         )  # fmt: skip
 
     @classmethod
@@ -158,16 +159,20 @@ class SinkControlNode(io.ComfyNode):
                     "cap", default=1.0, min=0.01, max=99.0, step=0.5,
                     tooltip="With cap: the largest share of all attention that a sink may take, in %.",
                 ),
-                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, advanced=True, tooltip="Of the random others."),
+                # Not "seed": to that name the page adds a control that draws another one after every run.
+                io.Int.Input(
+                    "random_seed", default=0, min=0, max=2**32 - 1, advanced=True, tooltip="Of the random others."
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model without its sinks.")],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model: Any, sinks: Targets, action: str, of: str, cap: float, seed: int) -> io.NodeOutput:
+    def execute(cls, model: Any, sinks: Targets, action: str, of: str, cap: float, random_seed: int) -> io.NodeOutput:
         if of == _INSTEAD[1]:
-            sinks = sinks.random_tokens(seed) if action in ("mask", "cap") else sinks.random_heads(seed)
+            draw = sinks.random_tokens if action in ("mask", "cap") else sinks.random_heads
+            sinks = draw(random_seed)
         control, node = SinkControl(sinks, action, cap / 100), cls.hidden.unique_id
 
         def ended(outcome: Outcome) -> None:

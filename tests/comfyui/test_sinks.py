@@ -95,7 +95,7 @@ def test_the_panel_gets_its_pieces(server, inspected):
 def test_sinks_are_changed_in_the_run(server, action, of):
     graph = graphs.sinks(ratio=LOW) | {
         "control": graphs.node(
-            "VDiT_SinkControl", model=["demo", 0], sinks=["inspect", 0], action=action, of=of, cap=0.5, seed=1
+            "VDiT_SinkControl", model=["demo", 0], sinks=["inspect", 0], action=action, of=of, cap=0.5, random_seed=1
         ),
         "sample": graphs.sampler(["control", 0], "source"),
         "save": graphs.node("SaveLatent", samples=["sample", 0], filename_prefix="control"),
@@ -134,7 +134,8 @@ def test_what_was_not_measured_is_named(server):
 def test_sinks_of_another_size_are_refused(server):
     graph = graphs.sinks(ratio=LOW) | {
         "control": graphs.node(
-            "VDiT_SinkControl", model=["demo", 0], sinks=["inspect", 0], action="mask", of="the sinks", cap=1.0, seed=0
+            "VDiT_SinkControl", model=["demo", 0], sinks=["inspect", 0], action="mask", of="the sinks", cap=1.0,
+            random_seed=0,
         ),
         "small": graphs.node("EmptyHunyuanLatentVideo", width=64, height=64, length=17, batch_size=1),
         "sample": graphs.sampler(["control", 0], "source", latent_image=["small", 0]),
