@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psutil
 from comfy_api.latest import io
 
 from ..vdit_core.hosts.comfy import attach
@@ -12,7 +11,8 @@ from ..vdit_core.precision import PRECISIONS
 from ..vdit_core.record import Recorder, Selection
 from ..vdit_core.selection import Indices
 from ..vdit_core.sinks.observe import SinkObserver
-from . import choices, report, sockets
+from ..vdit_core.store.shelves import TIERS
+from . import choices, report, room, sockets
 from .recording import Losses, Recording
 
 _WHAT = ("queries and keys", "statistics", "both")
@@ -47,16 +47,27 @@ class RecordAttention(io.ComfyNode):
                     min=0.1,
                     max=4096.0,
                     step=0.5,
-                    tooltip="How much RAM the recording may take, in GiB; never more than is free. A recording that "
-                    "would not fit is refused before the first step, with what to change.",
+                    tooltip="How much memory, or disk, the recording may take, in GiB; never more than is free. A "
+                    "recording that would not fit is refused before the first step, with what would.",
                 ),
                 choices.indices("heads", "which attention heads to record", advanced=True),
                 io.Combo.Input(
                     "what",
                     options=list(_WHAT),
                     default=_WHAT[0],
+                    optional=True,
                     tooltip=f"{_WHAT[0]}: for transfer and pictures of maps. {_WHAT[1]}: how much attention each token "
                     f"gets, small enough for every layer and step, for Sink Inspector. {_WHAT[2]}: all of it.",
+                ),
+                io.Combo.Input(
+                    "tier",
+                    options=list(TIERS),
+                    default=TIERS[0],
+                    optional=True,
+                    advanced=True,
+                    tooltip="Where the recording is kept while it is used. RAM. pinned RAM: page-locked, faster to use "
+                    "often. GPU: fastest, if little is recorded. disk: in ComfyUI's folder for temporary files, for "
+                    "recordings larger than RAM.",
                 ),
             ],
             outputs=[
@@ -83,14 +94,13 @@ class RecordAttention(io.ComfyNode):
         precision: str,
         memory_gb: float,
         heads: str,
-        what: str,
+        what: str = _WHAT[0],  # prompts of before these inputs do without
+        tier: str = TIERS[0],
     ) -> io.NodeOutput:
-        def budget() -> float:
-            return min(memory_gb * 2**30, 0.9 * psutil.virtual_memory().available)
-
         selection = Selection(Indices(layers), Indices(heads), Indices(steps), branches)
         nothing = Selection(layers=Indices("none"), branches=branches)
-        recorder = Recorder(nothing if what == _WHAT[1] else selection, precision, budget=budget)
+        chosen = nothing if what == _WHAT[1] else selection
+        recorder = Recorder(chosen, precision, tier, room.granted(memory_gb), room.temporary())
         observer = None if what == _WHAT[0] else SinkObserver(selection)
         recording = Recording(recorder, observer)
         if observer is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vdit_core.store import AttentionStore
-from . import report, sockets
+from . import progress, report, sockets
 from .named_files import NamedFiles
 
 _FILES = NamedFiles("recording", ".safetensors")
@@ -43,7 +43,13 @@ class SaveAttentionStore(io.ComfyNode):
     @classmethod
     def execute(cls, store: AttentionStore, filename_prefix: str) -> io.NodeOutput:
         name, path = _FILES.new(filename_prefix)
-        store.save(path)
+        advance = progress.bar(len(store))
+
+        def on_entry() -> None:
+            progress.stop_if_asked()
+            advance()
+
+        store.save(path, on_entry)
         report.show(cls.hidden.unique_id, f"saved {path.name}", good=True, layers=store.header.model.layers)
         return io.NodeOutput(store, name)
 
@@ -55,7 +61,8 @@ class LoadAttentionStore(io.ComfyNode):
             node_id="VDiT_LoadAttentionStore",
             display_name="Load Attention Store",
             category=sockets.CATEGORY,
-            description="Reads a recording from output/attention or input/attention; the whole file is checked first.",
+            description="Opens a recording in output/attention or input/attention: it is checked now, and read when "
+            "it is used.",
             search_aliases=["import attention"],
             inputs=[
                 io.Combo.Input(

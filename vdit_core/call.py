@@ -7,6 +7,7 @@ attention, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -203,9 +204,11 @@ class Chain(Interceptor):
         return proceed(call)
 
     def end(self, completed: bool) -> None:
+        """All of them end, whatever one of them raises; that is raised at last."""
         begun, self._begun = self._begun, []
-        for interceptor in reversed(begun):
-            interceptor.end(completed)
+        with ExitStack() as stack:
+            for interceptor in begun:
+                stack.callback(interceptor.end, completed)
 
 
 def _bind(interceptor: Interceptor, proceed: Proceed) -> Proceed:

@@ -17,10 +17,13 @@ def encode(x: Tensor, precision: str) -> dict[str, Tensor]:
     """
     if precision == "exact":
         return {"": x.contiguous()}
-    values = x.float()
-    scale = (values.abs().amax(-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
-    packed = (values / scale).round().clamp(-127, 127).to(torch.int8)
-    return {"": packed.contiguous(), ".scale": scale.contiguous()}  # hosts hand on views; files take whole tensors
+    packed = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+    scales = torch.empty((*x.shape[:-1], 1), dtype=torch.float32, device=x.device)
+    for part, scale, head in zip(*(y.unbind(1) for y in (packed, scales, x)), strict=True):
+        values = head.float()  # a head at a time: all in float32 would be four times the packed tensor
+        scale.copy_((values.abs().amax(-1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny))
+        part.copy_((values / scale).round_().clamp_(-127, 127))
+    return {"": packed, ".scale": scales}
 
 
 def decode(parts: dict[str, Tensor], dtype: torch.dtype) -> Tensor:

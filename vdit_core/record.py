@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torch import Tensor
 
+from .budget import Demand, RecordingTooLarge, Room, describe, gib
 from .call import AttentionCall, Interceptor, Proceed, Run, Site
 from .precision import PRECISIONS
 from .selection import Indices, choose_branches
 from .store import AttentionStore, Evaluation, Header, Key
-
-
-class RecordingTooLarge(ValueError):
-    """A recording would not fit the memory it may take."""
+from .store.shelves import TIERS, new_shelf, weight
 
 
 @dataclass(frozen=True)
@@ -65,28 +62,35 @@ class Recorder(Interceptor):
     Args:
         selection: which calls.
         precision: "exact" (the model's dtype) or "int8" (about half of float16).
-        device: where the store lives: "cpu", or None to leave the tensors on the model's device.
-        budget: how many bytes the recording may take, asked when a run begins; None for no limit.
+        tier: where the store lives: "RAM", "pinned RAM", "GPU" (the model's device, whatever it is) or "disk".
+        room: how many bytes the recording may take.
+        folder: where recordings on disk are kept, each in a folder of its own that goes with its store; None for the
+            system's folder of temporary files.
 
     Raises:
-        ValueError: for an unknown precision. In `begin`: SelectionError, if the selection does not fit the run, and
-            RecordingTooLarge, if the recording will not fit the budget. RecordingTooLarge also later, before the first
-            call that does not fit, if the sampler turns out to evaluate the model more often than was known.
+        ValueError: for an unknown precision or tier. In `begin`: SelectionError, if the selection does not fit the run,
+            and RecordingTooLarge, if the recording will not fit the room. RecordingTooLarge also later, before the
+            first call that does not fit, if the sampler turns out to evaluate the model more often than was known.
+        OSError: from a call or from `end`, if the disk does not take what was recorded.
     """
 
     def __init__(
         self,
         selection: Selection | None = None,
         precision: str = "exact",
-        device: str | None = "cpu",
-        budget: Callable[[], float] | None = None,
+        tier: str = "RAM",
+        room: Room | None = None,
+        folder: Path | None = None,
     ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
+        if tier not in TIERS:
+            raise ValueError(f"Tier {tier!r} is not one of {', '.join(TIERS)}.")
         self.selection = selection or Selection()
         self.precision = precision
-        self.device = device
-        self.budget = budget
+        self.tier = tier
+        self.room = room or Room()
+        self.folder = folder
         self._filling: AttentionStore | None = None
         self._store: AttentionStore | None = None
 
@@ -111,33 +115,23 @@ class Recorder(Interceptor):
         self._chosen = chosen = self.selection.resolve(run)
         dtype = str(run.dtype).removeprefix("torch.")
         header = Header(run.model, run.grid, run.sigmas, chosen.heads, run.samples, self.precision, dtype, run.kind)
-        self._limit = self.budget() if self.budget else math.inf
-        self._check_size(header, run)
-        self._filling = AttentionStore(header)
-
-    def _check_size(self, header: Header, run: Run) -> None:
-        chosen = self._chosen
         passes = sum(run.comes(step, branch) for step in chosen.steps for branch in chosen.branches)
-        calls = len(chosen.layers) * passes * run.evaluations
-        needed = calls * header.entry_bytes()
-        if needed <= self._limit:
-            return
-        shape = f"{len(chosen.layers)} layers x {len(chosen.steps)} steps x {len(chosen.branches)} branches"
-        if run.evaluations > 1:
-            shape += f" x {run.evaluations} evaluations"
-        raise RecordingTooLarge(
-            f"This recording would weigh {_gib(needed)}, and it may take {_gib(self._limit)}: {shape} = {calls} calls "
-            f"of {_what_fits(header, self._limit)}"
+        demand = Demand(
+            header, self.tier, len(chosen.layers), len(chosen.steps), len(chosen.branches), passes, run.evaluations
         )
+        self._limit = demand.check(self.room)
+        calls = [(branch, layer) for branch in chosen.branches for layer in chosen.layers]
+        self._filling = AttentionStore(header, new_shelf(self.tier, header, calls, self.folder))
 
     def _check_room(self, store: AttentionStore, key: Key) -> None:
         """Before an entry is kept: a sampler may evaluate the model more often than was known."""
-        if key in store or (len(store) + 1) * store.header.entry_bytes() <= self._limit:
+        if key in store or (len(store) + 1) * weight(self.tier, store.header) <= self._limit:
             return
         raise RecordingTooLarge(
-            f"This recording has reached the {_gib(self._limit)} that it may take, {len(store)} calls, at noise level "
-            f"{key.evaluation.sigma:.4f}: this sampler, or another node, evaluates the model more often than once a "
-            f"step. A call weighs {_what_fits(store.header, self._limit)}"
+            f"This recording has reached the {gib(self._limit)} that it may take, {len(store)} calls, at "
+            f"noise level {key.evaluation.sigma:.4f}: this sampler, or another node, evaluates the model more often "
+            f"than once a step. A call weighs {describe(store.header, self.tier)}; {len(store)} fit. Record fewer "
+            "layers or steps, use int8 or the disk, grant it more, or use live transfer, which stores nothing."
         )
 
     def wants(self, site: Site) -> bool:
@@ -150,26 +144,20 @@ class Recorder(Interceptor):
             key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
             self._check_room(self._filling, key)
             q, k = (_pick(x, rows, self._chosen.heads) for x in (call.q, call.k))
-            self._filling.put(key, q, k, self.device)
+            self._filling.put(key, q, k)
         return proceed(call)
 
     def end(self, completed: bool) -> None:
         filled, self._filling = self._filling, None
-        if completed:
-            self._store = filled
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
-
-
-def _what_fits(header: Header, limit: float) -> str:
-    """What one call weighs, how many fit, and what to do."""
-    return (
-        f"{header.entry_bytes() / 2**20:.1f} MiB ({header.samples} x {header.grid}, {header.precision}); "
-        f"{int(limit // header.entry_bytes())} fit. Record fewer layers (for example 0-{header.model.layers - 1}/5) or "
-        "steps (0%-50%), use int8, allow it more memory, or use live transfer, which stores nothing."
-    )
+        if filled is None:
+            return
+        try:
+            if completed:
+                filled.finish()
+                self._store = filled
+        finally:
+            if self._store is not filled:
+                filled.drop()
 
 
 def _pick(x: Tensor, rows: list[int], heads: tuple[int, ...]) -> Tensor:

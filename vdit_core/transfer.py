@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .call import AttentionCall, Interceptor, Proceed, Run, SharedMaps, Site
 from .selection import Indices, LayerMask, choose_branches
-from .store import SAME_LEVEL, AttentionStore, Key
+from .store import SAME_LEVEL, AttentionStore, Evaluation, Key
+from .store.ahead import ReadAhead
 
 
 class TransferError(ValueError):
@@ -139,6 +140,13 @@ class Transfer(MapTransfer):
         super().__init__(where)
         self.store = store
         self.gap = gap
+        self._ahead: ReadAhead | None = None
+
+    def end(self, completed: bool) -> None:
+        super().end(completed)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
 
     def _check(self, run: Run, places: _Places) -> None:
         source = self.store.header
@@ -203,9 +211,11 @@ class Transfer(MapTransfer):
             self._missed += 1
             return proceed(call)
         q, k = call.q, call.k
-        for branch in present:
+        ahead = self._ahead = self._ahead or ReadAhead(self.store, q.device, q.dtype)
+        sources = {branch: ahead.get(Key(evaluation, branch, site.layer)) for branch in present}
+        ahead.expect(self._next(site, evaluation, present))
+        for branch, source in sources.items():
             rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
-            source = self.store.get(Key(evaluation, branch, site.layer), q.device, q.dtype)
             samples = [site.rows[i].sample for i in rows]
             source_q, source_k = (self._for_rows(x, samples, places.heads) for x in source)
             q, k = _place(q, rows, places.heads, source_q), _place(k, rows, places.heads, source_k)
@@ -215,6 +225,24 @@ class Transfer(MapTransfer):
             return proceed(edited)
         # Mixing outputs mixes maps: the values are the same. What is not replaced is the same in both.
         return torch.lerp(proceed(call), proceed(edited), strength)
+
+    def _next(self, site: Site, evaluation: Evaluation, present: list[str]) -> list[Key]:
+        """What will most likely be asked for after this call: the next layer; behind the last one, the first layer for
+        branches that are still to come in this step, or in the next step."""
+        assert self._places is not None
+        layers, branches = sorted(self._places.strengths), present
+        place = layers.index(site.layer) + 1
+        if place == len(layers):
+            place, others = 0, [branch for branch in self._places.branches if branch not in present]
+            waiting = [branch for branch in others if (site.layer, site.step, branch) not in self._replaced]
+            branches = waiting or others or present
+            if not waiting:
+                following = site.run.sigmas[site.step + 1 : site.step + 2]
+                found = self.store.find(following[0], gap=self.gap) if following else None
+                if found is None or site.step + 1 not in self._places.steps:
+                    return []
+                evaluation = found
+        return [key for key in (Key(evaluation, branch, layers[place]) for branch in branches) if key in self.store]
 
     def _for_rows(self, recorded: Tensor, samples: list[int], heads: list[int] | None) -> Tensor:
         """Recorded (samples, heads, tokens, head_dim) for these samples of the target; copies only what it must."""

@@ -195,3 +195,31 @@ def test_live_transfer_says_what_it_needs(server, change, message):
     for name, inputs in change.items():
         graph[name]["inputs"] |= inputs
     assert message in refused(server, graph)
+
+
+@pytest.mark.parametrize("tier", ["GPU", "disk"])
+def test_every_tier_gives_the_same_target(server, transferred, tier):
+    """On a CPU "GPU" is where the model is; what is on disk lies in ComfyUI's folder for temporary files."""
+    folder = server.base / "temp" / "vdit_attention"
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    result = server.run(graphs.transfer(recording={"tier": tier}))
+    assert torch.equal(result.latents["save target"], transferred.latents["save target"])
+    made = set(folder.iterdir()) - before if folder.is_dir() else set()
+    assert [len(list(new.glob("*.safetensors"))) for new in made] == ([3] if tier == "disk" else [])
+
+
+def test_page_locked_ram_needs_a_gpu(server):
+    with pytest.raises(PromptFailed, match="Page-locked RAM is for an NVIDIA GPU, and there is none; choose RAM"):
+        server.run(graphs.transfer(recording={"tier": "pinned RAM"}))
+
+
+def test_what_would_fit_is_told_and_fits(server):
+    """The error's own advice, taken."""
+    with pytest.raises(PromptFailed, match=r"weigh 0\.3 GiB, and it may take 0\.1 GiB of RAM: .*; 163 fit") as refused:
+        server.run(graphs.transfer(steps=30, recording={"memory_gb": 0.1}))
+    for advice in ("2 of these layers, for example 0-8/5", "9 of these steps", "the disk ("):
+        assert advice in str(refused.value)
+    graph = graphs.transfer(steps=30, recording={"memory_gb": 0.1, "steps": "0-8"})
+    graph = {name: graph[name] for name in graph if "target" not in name or name == "target"}
+    result = server.run(graph)
+    assert result.reports()["finish"].startswith("recorded 162 calls")

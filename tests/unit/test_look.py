@@ -40,7 +40,7 @@ def test_a_recording_is_read_in_its_own_dtype_and_not_copied(recorded, seen, dty
     store = recorded(precision=precision, dtype=getattr(torch, dtype))
     found = from_store(store, Selection(heads=Indices("1")))
     assert [x.dtype for x in seen] == [getattr(torch, dtype)] * len(store)
-    kept = {part.untyped_storage().data_ptr() for entry in store._entries.values() for part in entry.values()}
+    kept = {part.untyped_storage().data_ptr() for entry in store._shelf._entries.values() for part in entry.values()}
     copied = [x for x in seen if x.untyped_storage().data_ptr() not in kept]
     assert len(copied) == (len(store) if precision == "int8" else 0)
     assert found.heads == (1,)

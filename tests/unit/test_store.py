@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from vdit_core import store as store_module
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.store import AttentionStore, Evaluation, Header, Key, StoreError, StoreFileError
+from vdit_core.store.format import digest
+from vdit_core.store.writer import StoreWriter
 
 CPU = torch.device("cpu")
 
@@ -108,7 +111,7 @@ def rewrite(path, without=(), **changes):
     """Save a small store, then the same tensors under a changed header, some of its fields left out."""
     store = make()
     store.save(path)
-    with store_module.safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = dict(file.metadata())
     header = json.loads(metadata["header"])
@@ -120,7 +123,7 @@ def rewrite(path, without=(), **changes):
     for name in without:
         del header[name]
     metadata["header"] = json.dumps(header)
-    metadata["digest"] = store_module.digest(metadata["header"], metadata["entries"])
+    metadata["digest"] = digest(metadata["header"], metadata["entries"])
     save_file(tensors, path, metadata=metadata)
 
 
@@ -192,15 +195,59 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     store.save(path)
     old = path.read_bytes()
 
-    def half_written(tensors, name, metadata):
-        name.write_bytes(b"half")
+    def half_written(writer, number, entry):
+        writer.path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "save_file", half_written)
+    monkeypatch.setattr(StoreWriter, "write", half_written)
     with pytest.raises(KeyboardInterrupt):
         make().save(path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_can_be_broken_off_before_each_entry(tmp_path):
+    store, done = make(), []
+
+    def stop():
+        done.append(1)
+        if len(done) == len(store):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.save(tmp_path / "a.safetensors", stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_changes_after_it_was_loaded_is_not_read(tmp_path):
+    """Of the same size, shorter, or gone: never other numbers than those recorded."""
+    path = tmp_path / "a.safetensors"
+    make().save(path)
+    for change in (lambda: path.write_bytes(path.read_bytes()), lambda: os.truncate(path, 900), path.unlink):
+        store = AttentionStore.load(path)
+        change()
+        with pytest.raises((StoreFileError, FileNotFoundError), match=r"has changed since it was loaded|No such file"):
+            store.get(keys(store)[0], CPU, torch.float32)
+        make().save(path)
+
+
+def test_the_safetensors_library_reads_what_we_write(tmp_path):
+    """Written entry by entry, and with room left in the header."""
+    store = make("int8")
+    writer = StoreWriter(tmp_path / "a.safetensors", store.header, [*keys(store), Key(Evaluation(0.25), "cond", 0)])
+    given = {}
+    for key in reversed(keys(store)):
+        entry = store._shelf.get(key)
+        given |= {f"{len(given) // 4}{name}": part for name, part in entry.items()}
+        writer.write(writer.reserve(key), entry)
+    writer.finish()
+    read = load_file(tmp_path / "a.safetensors")
+    assert read.keys() == given.keys()
+    assert all(torch.equal(read[name], part) for name, part in given.items())
+    again = AttentionStore.load(tmp_path / "a.safetensors")
+    assert sorted(map(str, keys(again))) == sorted(map(str, keys(store)))
+    with pytest.raises(StoreError, match="was not announced"):
+        writer.reserve(Key(Evaluation(0.1), "cond", 0))
 
 
 def test_a_file_has_the_permissions_of_any_new_file(tmp_path):

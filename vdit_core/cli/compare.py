@@ -78,7 +78,7 @@ def _stores(
     model = DemoModel.load(options.device)
 
     def record(prompt: str, seed: int) -> AttentionStore:
-        recorder = Recorder(selection, device=None)
+        recorder = Recorder(selection, tier="GPU")
         with attach(model.pipe, recorder):
             model.sample([prompt], [seed], **shared.sampling(options))
         return recorder.store

@@ -128,7 +128,7 @@ def _run_batch(
         with torch.no_grad():
             return video, probe(video)
 
-    recorder = Recorder(device=None)
+    recorder = Recorder(tier="GPU")
     with attach(model.pipe, recorder):
         source = clips(pairs[0].source, seeds)
     floor = distances(source, clips(pairs[0].source, [seed + OTHER for seed in seeds]))

@@ -156,7 +156,7 @@ def record(model: DemoModel, seeds: Sequence[int], sampling: Sampling) -> dict[s
     chosen = Indices(f"0-{sampling.steps - 1}/{max(1, sampling.steps // MAP_STEPS)}")
     stores = {}
     for name, (prompt, shift) in jobs.items():
-        recorder = Recorder(Selection(steps=chosen, branches="cond"), device=None)
+        recorder = Recorder(Selection(steps=chosen, branches="cond"), tier="GPU")
         with attach(model.pipe, recorder):
             noise = [seed + shift for seed in seeds]
             model.sample([str(prompt)] * len(noise), noise, **sampling.of(len(noise)))

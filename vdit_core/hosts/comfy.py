@@ -222,10 +222,15 @@ class _Session:
         )
 
     def close(self, samples: Tensor | None) -> None:
-        self.chain.end(completed=samples is not None and self.run is not None and self.stock is None)
-        outcome = Outcome(samples, self.run, self.stock, self.caveat)
-        for on_end in self.on_end:
-            on_end(outcome)
+        try:
+            self.chain.end(completed=samples is not None and self.run is not None and self.stock is None)
+        except BaseException:
+            samples = None
+            raise
+        finally:
+            outcome = Outcome(samples, self.run, self.stock, self.caveat)
+            for on_end in self.on_end:
+                on_end(outcome)
 
 
 def _acts(interceptor: Interceptor, run: Run) -> bool:

@@ -1,0 +1,93 @@
+"""Taking tensors off the GPU, and putting them away, while the model goes on computing."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .header import Entry
+
+
+class Outbox:
+    """Hands entries to `deliver` on threads of its own, in RAM; from a GPU they are copied beside its computing.
+
+    Args:
+        deliver: called with whatever was sent with an entry, and the entry; the entry is the callee's to keep or drop.
+        threads: how many deliver at once.
+        waiting: how many entries may be under way; then `send` waits, so that RAM does not fill up.
+        pinned: whether what is delivered is page-locked RAM to keep, or copied out of it.
+    """
+
+    def __init__(self, deliver: Callable[[Any, Entry], None], threads: int = 1, waiting: int = 4) -> None:
+        self._deliver = deliver
+        self._queue: queue.Queue[tuple[Any, Entry, torch.cuda.Event | None] | None] = queue.Queue(waiting)
+        self._error: BaseException | None = None
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._threads = [threading.Thread(target=self._run, name="vdit outbox", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, to: Any, entry: Entry) -> None:
+        """Take an entry, whose tensors nobody changes any more.
+
+        Raises:
+            Exception: what an earlier delivery raised.
+        """
+        self._check()
+        self._queue.put((to, *self._to_ram(entry)))
+
+    def close(self) -> None:
+        """Wait until everything is delivered.
+
+        Raises:
+            Exception: what a delivery raised.
+        """
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._check()
+
+    def abandon(self) -> None:
+        """Deliver nothing more; returns when no delivery is under way."""
+        self._error = self._error or RuntimeError("This recording was abandoned.")
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _to_ram(self, entry: Entry) -> tuple[Entry, torch.cuda.Event | None]:
+        """The entry in RAM, and what says that it has arrived."""
+        device = next(iter(entry.values())).device
+        if device.type != "cuda":
+            return {name: part.cpu() for name, part in entry.items()}, None
+        stream = self._streams.get(device) or self._streams.setdefault(device, torch.cuda.Stream(device))
+        stream.wait_stream(torch.cuda.current_stream(device))
+        arriving = {}
+        with torch.cuda.stream(stream):
+            for name, part in entry.items():
+                arriving[name] = torch.empty(part.shape, dtype=part.dtype, pin_memory=True)
+                arriving[name].copy_(part, non_blocking=True)
+                part.record_stream(stream)  # its memory is not given to others before it is copied
+            return arriving, stream.record_event()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            to, entry, arrived = item
+            if self._error is not None:
+                continue  # only empty the queue: whoever sends must not wait for ever
+            try:
+                if arrived is not None:
+                    arrived.synchronize()
+                self._deliver(to, entry)
+            except BaseException as error:
+                self._error = error
+            del item, entry
