@@ -175,6 +175,11 @@ class Interceptor:
         """False lets the host skip this interceptor, at no cost, for calls that it would pass on unchanged."""
         return True
 
+    def maps_from(self, site: Site) -> tuple[int, ...] | None:
+        """For each row of a call the one whose q and k take the place of its own before anything is done with these;
+        None if it may look at all of them. A host that computes q and k for the call may leave out the others."""
+        return None
+
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         return proceed(call)
 
@@ -197,6 +202,11 @@ class Chain(Interceptor):
 
     def wants(self, site: Site) -> bool:
         return any(interceptor.wants(site) for interceptor in self.interceptors)
+
+    def maps_from(self, site: Site) -> tuple[int, ...] | None:
+        """The outermost one's: what stands behind it is shown what it hands on."""
+        outermost = next((interceptor for interceptor in self.interceptors if interceptor.wants(site)), None)
+        return None if outermost is None else outermost.maps_from(site)
 
     def __call__(self, call: AttentionCall, proceed: Proceed = AttentionCall.dense) -> Tensor:
         for interceptor in reversed([i for i in self.interceptors if i.wants(call.site)]):

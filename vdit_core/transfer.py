@@ -316,6 +316,22 @@ class LiveTransfer(MapTransfer):
                 "ComfyUI with Live Transfer's own latent, in diffusers with latents=noise.expand(...)."
             )
 
+    def maps_from(self, site: Site) -> tuple[int, ...] | None:
+        assert self._places is not None
+        if self._places.heads is not None:
+            return None
+        sources = {row.branch: i for i, row in enumerate(site.rows) if row.sample == 0}
+        strengths = [self._strengths[row.sample].get(site.layer, 0.0) for row in site.rows]
+        taken = [
+            bool(strength) and row.branch in sources and row.branch in self._places.branches
+            for row, strength in zip(site.rows, strengths, strict=True)
+        ]
+        if not any(taken) or any(0 < strength < 1 for strength in strengths):
+            return None
+        return tuple(
+            sources[row.branch] if take else i for i, (row, take) in enumerate(zip(site.rows, taken, strict=True))
+        )
+
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         parts = [self._edit(part, proceed) for part in _by_branch(call)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, out=torch.empty_like(call.v))

@@ -120,6 +120,37 @@ def test_live_equals_stored(demo_model, store):
     assert str(live.report) == f"replaced {9 * STEPS * 2} of {9 * STEPS * 2} calls"
 
 
+@pytest.mark.parametrize(
+    ("where", "masks", "rows"),
+    [
+        (Where(), None, 1),
+        (Where(LayerMask("all:0.5")), None, 3),
+        (Where(heads=Indices("1")), None, 3),
+        (Where(), ("all", "none"), 2),
+        (Where(), ("none", "all"), 2),
+    ],
+)
+def test_queries_and_keys_that_nobody_uses_are_not_computed(demo_model, where, masks, rows):
+    """And what comes out is what comes out behind an observer, who wants to see them all."""
+    live = LiveTransfer(where, masks and tuple(map(LayerMask, masks)))
+    block, counts = demo_model.pipe.transformer.blocks[4].attn1, []
+    handle = block.to_q.register_forward_hook(lambda module, given, output: counts.append(len(output)))
+
+    def sample(*interceptors: Interceptor) -> torch.Tensor:
+        with attach(demo_model.pipe, *interceptors):
+            return demo_model.sample([SOURCE, TARGET, TARGET], [7, 7, 7], steps=STEPS)
+
+    try:
+        latents = sample(live)
+        assert counts == [rows] * STEPS * 2
+        counts.clear()
+        watched = sample(Interceptor(), live)
+        assert counts == [3] * STEPS * 2
+    finally:
+        handle.remove()
+    torch.testing.assert_close(latents, watched, rtol=0, atol=2e-3)
+
+
 def test_live_transfer_from_other_noise_is_refused(demo_model):
     with (
         pytest.raises(TransferError, match=r"other noise than the source.*latents=noise\.expand"),

@@ -159,7 +159,7 @@ class _Tap:
         site = self.session.site(self.layer)
         if not self.session.chain.wants(site):
             return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, rotary_emb)
-        q, k, v = self_attention_inputs(attn, hidden_states, rotary_emb)
+        q, k, v = self_attention_inputs(attn, hidden_states, rotary_emb, self.session.chain.maps_from(site))
 
         def backend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             chosen = getattr(self.stock, "_attention_backend", None)
@@ -171,17 +171,34 @@ class _Tap:
 
 
 def self_attention_inputs(
-    attn: Any, hidden_states: Tensor, rotary: tuple[Tensor, Tensor] | None
+    attn: Any,
+    hidden_states: Tensor,
+    rotary: tuple[Tensor, Tensor] | None,
+    maps_from: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v of a diffusers `WanAttention`, after norms and RoPE: (rows, heads, tokens, head_dim) each."""
+    """q, k and v of a diffusers `WanAttention`, after norms and RoPE: (rows, heads, tokens, head_dim) each.
+
+    maps_from: for each row the one whose q and k it gets; those of others are not computed. None: its own.
+    """
+    own = sorted(set(maps_from or range(len(hidden_states))))
     if attn.fused_projections:
         q, k, v = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        q, k = (x if len(own) == len(x) else x[own] for x in (q, k))
     else:
-        q, k, v = attn.to_q(hidden_states), attn.to_k(hidden_states), attn.to_v(hidden_states)
+        of_maps = hidden_states if len(own) == len(hidden_states) else hidden_states[own]
+        q, k, v = attn.to_q(of_maps), attn.to_k(of_maps), attn.to_v(hidden_states)
     q, k, v = (x.unflatten(2, (attn.heads, -1)) for x in (attn.norm_q(q), attn.norm_k(k), v))
     if rotary is not None:
         q, k = rotate(q, *rotary), rotate(k, *rotary)
+    if len(own) < len(v):
+        assert maps_from is not None
+        q, k = (_given(x, [own.index(row) for row in maps_from]) for x in (q, k))
     return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+
+def _given(x: Tensor, rows: list[int]) -> Tensor:
+    """These rows of x; no copy if it has but one."""
+    return x.expand(len(rows), -1, -1, -1) if len(x) == 1 else x[rows]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
