@@ -30,9 +30,11 @@ RUN = {
     "6": ("108 maps, all queries each", 6, None),
     "7": (r"replaced ([1-9]\d*) of \1 calls", 17, 4),
     "10": (r"computed 30% of all maps \((\d+) of \1 calls at 30%\) by exact masking, .+", 17, 4),
+    "12": (r"changed 240 calls: 4 heads, \d+ keys", 17, None),  # 4 layers x 30 steps x 2
 }
 #: A further summary that must be among those shown.
-BESIDE = {"6": r"cosine similarity 0\.\d+, 108 pairs of maps", "7": r"Structure layers \(\*\): [\d, ]+\."}
+BESIDE = {"6": r"cosine similarity 0\.\d+, 54 pairs of maps", "7": r"Structure layers \(\*\): [\d, ]+\.",
+          "12": r"\d+ sinks in 4 heads; strongest key 5 x uniform"}  # fmt: skip
 RUN_MS = 600_000  # half a minute if nobody else wants the two cores
 
 WATCH = """() => {
