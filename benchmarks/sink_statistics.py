@@ -10,14 +10,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from sparse_forward import Forward
+from wan_forward import Forward, device_name
 
 from vdit_core.sinks.observe import QUERIES, SinkObserver
 
@@ -31,9 +26,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=QUERIES)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_grad_enabled(False)
-    forward, observer = Forward(options.grid, device), SinkObserver(queries=options.queries)
+    forward, observer = Forward(options.grid), SinkObserver(queries=options.queries)
     for warm in ([], [observer], [observer]):
         forward.seconds(*warm)
     turns = [(forward.seconds(), forward.seconds(observer)) for _ in range(options.repeats)]
@@ -41,9 +35,8 @@ def main() -> None:
     added = statistics.median((after - before) / before for before, after in turns) / options.every
     weight = observer.record.nbytes * BRANCHES * len(range(0, STEPS, options.every))
     frames, height, width = options.grid
-    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(
-        f"{name}, torch {torch.__version__}; {frames} x {height} x {width} = {frames * height * width} tokens: "
+        f"{device_name()}; {frames} x {height} x {width} = {frames * height * width} tokens: "
         f"{1000 * plain:.0f} ms plain, {1000 * measured:.0f} ms with all layers measured ({options.queries} queries); "
         f"at every {options.every}th step {added:.1%} more; {STEPS} steps, {BRANCHES} prompts: {weight / 2**20:.0f} MiB"
     )
