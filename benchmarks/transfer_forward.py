@@ -25,7 +25,6 @@ from wan_forward import DEVICE, WAN_1_3B, Forward, device_name, synchronize
 
 from vdit_core.call import Interceptor
 from vdit_core.inspect.observe import Observer
-from vdit_core.inspect.wanted import Wanted
 from vdit_core.record import Recorder, Selection
 from vdit_core.selection import Indices, LayerMask
 from vdit_core.store import AttentionStore
@@ -161,7 +160,7 @@ def main() -> None:
             )
             for n in (1, 2, 4)
         ),
-        Case("statistics of all layers, 1,024 random queries", lambda: (Observer(every, Wanted(), queries=min(1024, tokens)),)),
+        Case("statistics of all layers, 1,024 random queries", lambda: (Observer(every, queries=min(1024, tokens)),)),
     ]  # fmt: skip
     print(f"{device_name()}, {os.cpu_count()} cores; {frames} x {height} x {width} = {tokens:,} tokens, "
           f"{options.layers} layers, {options.steps} steps a run, {options.repeats} turns")  # fmt: skip
