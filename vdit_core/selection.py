@@ -50,10 +50,14 @@ class _Term:
             if not share[0] <= share[1] <= 1:
                 raise SelectionError(f"{text!r} is no part of a whole: write it as low%-high%, at most 100%.")
             return cls(text, share=share)
-        low, high = int(match["low"]), int(match["high"] or match["low"])
+        try:
+            low, high = int(match["low"]), int(match["high"] or match["low"])
+            every = int(match["every"] or 1)
+        except ValueError:  # Python reads no number of more than 4300 digits
+            raise SelectionError(f"{text[:12]!r}... is out of range: it is {len(text)} digits long.") from None
         if high < low:
             raise SelectionError(f"{text!r} runs backwards: write {high}-{low}.")
-        if (every := int(match["every"] or 1)) < 1:
+        if every < 1:
             raise SelectionError(f"{text!r}: the stride must be at least 1.")
         return cls(text, low=low, high=high, every=every)
 
@@ -143,7 +147,7 @@ class LayerMask:
         parsed = []
         for term in _terms(self.text):
             indices, colon, number = (part.strip() for part in term.partition(":"))
-            if colon and not re.fullmatch(r"\d*\.?\d+|\d+\.", number, re.ASCII):
+            if colon and not re.fullmatch(r"\d+(\.\d*)?|\.\d+", number, re.ASCII):
                 raise SelectionError(f"Cannot read the strength {number!r} in {term!r}: write a number from 0 to 1.")
             strength = float(number) if colon else 1.0
             if strength > 1:
@@ -153,10 +157,14 @@ class LayerMask:
 
     @classmethod
     def of(cls, strengths: dict[int, float] | list[int], made_for: int | None = None) -> LayerMask:
-        """The mask with these strengths, or with these layers at full strength."""
+        """The mask with these strengths (to six decimals), or with these layers at full strength.
+
+        Raises:
+            SelectionError: if a strength is not within 0..1.
+        """
         if not isinstance(strengths, dict):
             strengths = dict.fromkeys(strengths, 1.0)
-        terms = [f"{i}" if s == 1 else f"{i}:{s:g}" for i, s in sorted(strengths.items()) if s > 0]
+        terms = [f"{i}" if s == 1 else f"{i}:{s:.6f}".rstrip("0") for i, s in sorted(strengths.items()) if s != 0]
         return cls(", ".join(terms) or "none", made_for)
 
     def scaled(self, factor: float) -> LayerMask:
