@@ -12,6 +12,14 @@ import torch
 from .header import Entry
 
 
+def release_page_locked() -> None:
+    """Give page-locked RAM that nobody uses any more back to the system; PyTorch would keep it for the next to ask."""
+    public = getattr(getattr(torch, "accelerator", None), "empty_host_cache", None)  # newer than 2.11
+    release = public or getattr(torch._C, "_host_emptyCache", None)
+    if release is not None:
+        release()
+
+
 class Outbox:
     """Hands entries to `deliver` on threads of its own, in RAM; from a GPU they are copied beside its computing.
 
@@ -19,7 +27,6 @@ class Outbox:
         deliver: called with whatever was sent with an entry, and the entry; the entry is the callee's to keep or drop.
         threads: how many deliver at once.
         waiting: how many entries may be under way; then `send` waits, so that RAM does not fill up.
-        pinned: whether what is delivered is page-locked RAM to keep, or copied out of it.
     """
 
     def __init__(self, deliver: Callable[[Any, Entry], None], threads: int = 1, waiting: int = 4) -> None:
@@ -46,19 +53,21 @@ class Outbox:
         Raises:
             Exception: what a delivery raised.
         """
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._end()
         self._check()
 
     def abandon(self) -> None:
         """Deliver nothing more; returns when no delivery is under way."""
         self._error = self._error or RuntimeError("This recording was abandoned.")
+        self._end()
+
+    def _end(self) -> None:
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
+        if self._streams:
+            release_page_locked()
 
     def _check(self) -> None:
         if self._error is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import sys
 import tempfile
 import threading
 import weakref
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 from .header import Entry, Evaluation, Header, Key
-from .outbox import Outbox
+from .outbox import Outbox, release_page_locked
 from .reader import StoreReader
 from .writer import StoreWriter
 
@@ -90,14 +91,15 @@ class Memory(Shelf):
         self.tier = tier
         self._entries: dict[Key, Entry] = {}
         self._outbox: Outbox | None = None
+        self._lock = threading.Lock()  # ComfyUI may call from a thread for each GPU
 
     def put(self, key: Key, entry: Entry) -> None:
         if self.tier == "GPU" or all(part.device.type == "cpu" for part in entry.values()):
             self._entries[key] = entry
             return
-        if self._outbox is None:
-            self._outbox = Outbox(self._keep)
-        self._outbox.send(key, entry)
+        with self._lock:
+            outbox = self._outbox = self._outbox or Outbox(self._keep)
+        outbox.send(key, entry)
 
     def _keep(self, key: Key, entry: Entry) -> None:
         """An entry that has come from the GPU, in page-locked RAM."""
@@ -115,6 +117,11 @@ class Memory(Shelf):
         if self._outbox is not None:
             self._outbox.abandon()
         self._entries.clear()
+
+    def __del__(self) -> None:
+        if getattr(self, "tier", None) == "pinned RAM" and not sys.is_finalizing():
+            self._entries.clear()
+            release_page_locked()
 
 
 class Folder(Shelf):
