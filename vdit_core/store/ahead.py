@@ -29,8 +29,9 @@ class ReadAhead:
             return
         wanted = {key: self._coming.pop(key, None) for key in keys}
         self._forget()
+        reached = torch.cuda.current_stream(self._device).record_event() if self._stream else None
         for key, future in wanted.items():
-            self._coming[key] = future or self._thread.submit(self._fetch, key)
+            self._coming[key] = future or self._thread.submit(self._fetch, key, reached)
 
     def get(self, key: Key) -> QK:
         """The q and k of an entry, (samples, heads, tokens, head_dim) each.
@@ -58,6 +59,8 @@ class ReadAhead:
             future.cancel()
         self._coming.clear()
 
-    def _fetch(self, key: Key) -> QK:
+    def _fetch(self, key: Key, reached: torch.cuda.Event | None = None) -> QK:
+        if reached is not None:
+            reached.synchronize()  # what was used before is free: the CPU may be many layers ahead of the GPU
         with torch.cuda.stream(self._stream):  # of no effect where there is none
             return self._store.get(key, self._device, self._dtype)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from .header import Entry
+
+_LEAVING = 1  # entries that a GPU still holds when another one comes
 
 
 def release_page_locked() -> None:
@@ -34,6 +37,7 @@ class Outbox:
         self._queue: queue.Queue[tuple[Any, Entry, torch.cuda.Event | None] | None] = queue.Queue(waiting)
         self._error: BaseException | None = None
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        self._leaving: deque[torch.cuda.Event] = deque()
         self._threads = [threading.Thread(target=self._run, name="vdit outbox", daemon=True) for _ in range(threads)]
         for thread in self._threads:
             thread.start()
@@ -78,6 +82,8 @@ class Outbox:
         device = next(iter(entry.values())).device
         if device.type != "cuda":
             return {name: part.cpu() for name, part in entry.items()}, None
+        while len(self._leaving) > _LEAVING:  # the CPU may be many layers ahead of the GPU, whose memory these hold
+            self._leaving.popleft().synchronize()
         stream = self._streams.get(device) or self._streams.setdefault(device, torch.cuda.Stream(device))
         stream.wait_stream(torch.cuda.current_stream(device))
         arriving = {}
@@ -86,7 +92,9 @@ class Outbox:
                 arriving[name] = torch.empty(part.shape, dtype=part.dtype, pin_memory=True)
                 arriving[name].copy_(part, non_blocking=True)
                 part.record_stream(stream)  # its memory is not given to others before it is copied
-            return arriving, stream.record_event()
+            arrived = stream.record_event()
+        self._leaving.append(arrived)
+        return arriving, arrived
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
