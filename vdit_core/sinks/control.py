@@ -71,7 +71,7 @@ class SinkControl(Interceptor):
 
     Raises:
         ValueError: for an action that there is not, or a cap outside of 0..1. In `begin`: ControlError, if the targets
-            are of another model or grid, naming both.
+            are of another model or grid, naming both, or not on them.
     """
 
     def __init__(self, targets: Targets, action: str = "mask", cap: float = 0.01) -> None:
@@ -89,6 +89,11 @@ class SinkControl(Interceptor):
         ):
             if found != here:
                 raise ControlError(f"The sinks were found in {name} of {found}; this run has {here}. Inspect it anew.")
+        for (layer, head), tokens in self.targets.tokens.items():
+            if not (0 <= layer < run.model.layers and 0 <= head < run.model.heads):
+                raise ControlError(f"Head {head} of layer {layer} is none of a model of {run.model}.")
+            if beyond := [token for token in tokens if not 0 <= token < run.grid.tokens]:
+                raise ControlError(f"Token {beyond[0]} is none of a grid of {run.grid}, 0 to {run.grid.tokens - 1}.")
         self.changed = 0
 
     def wants(self, site: Site) -> bool:
