@@ -13,7 +13,7 @@ from pathlib import Path
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a name to write to in the same folder; it becomes `path` if the block ends well, and is removed if not."""
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    part = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex[:8]}.part{path.suffix}")  # no longer than `path` may be
     try:
         part.touch()
         permissions = part.stat().st_mode  # the user's own; some writers make files that nobody else may read

@@ -12,6 +12,7 @@ from .call import AttentionCall, Interceptor, Proceed, Run, Site
 from .precision import PRECISIONS
 from .selection import Indices, choose_branches
 from .store import AttentionStore, Evaluation, Header, Key
+from .store.header import DTYPES
 from .store.shelves import TIERS, new_shelf, weight
 
 
@@ -68,9 +69,10 @@ class Recorder(Interceptor):
             system's folder of temporary files.
 
     Raises:
-        ValueError: for an unknown precision or tier. In `begin`: SelectionError, if the selection does not fit the run,
-            and RecordingTooLarge, if the recording will not fit the room. RecordingTooLarge also later, before the
-            first call that does not fit, if the sampler turns out to evaluate the model more often than was known.
+        ValueError: for an unknown precision or tier. In `begin`: for a dtype that a store cannot hold; SelectionError,
+            if the selection does not fit the run; and RecordingTooLarge, if the recording will not fit the room. That
+            also later, before the first call that does not fit, if the sampler turns out to evaluate the model more
+            often than was known.
         OSError: from a call or from `end`, if the disk does not take what was recorded.
     """
 
@@ -111,9 +113,14 @@ class Recorder(Interceptor):
         return store
 
     def begin(self, run: Run) -> None:
-        self._store = self._filling = None
+        self._store = None
+        if self._filling is not None:  # the same recorder twice in one chain
+            self._filling.drop()
+            self._filling = None
         self._chosen = chosen = self.selection.resolve(run)
         dtype = str(run.dtype).removeprefix("torch.")
+        if dtype not in DTYPES:
+            raise ValueError(f"Queries and keys of dtype {dtype} cannot be recorded, only {', '.join(DTYPES)}.")
         header = Header(run.model, run.grid, run.sigmas, chosen.heads, run.samples, self.precision, dtype, run.kind)
         passes = sum(run.comes(step, branch) for step in chosen.steps for branch in chosen.branches)
         demand = Demand(

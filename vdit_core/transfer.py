@@ -140,13 +140,12 @@ class Transfer(MapTransfer):
         super().__init__(where)
         self.store = store
         self.gap = gap
-        self._ahead: ReadAhead | None = None
+        self._ahead: dict[tuple[torch.device, torch.dtype], ReadAhead] = {}  # a host may compute on several GPUs
 
     def end(self, completed: bool) -> None:
         super().end(completed)
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            ahead.close()
+        while self._ahead:
+            self._ahead.popitem()[1].close()
 
     def _check(self, run: Run, places: _Places) -> None:
         source = self.store.header
@@ -211,7 +210,8 @@ class Transfer(MapTransfer):
             self._missed += 1
             return proceed(call)
         q, k = call.q, call.k
-        ahead = self._ahead = self._ahead or ReadAhead(self.store, q.device, q.dtype)
+        ahead = self._ahead.get((q.device, q.dtype)) or ReadAhead(self.store, q.device, q.dtype)
+        ahead = self._ahead.setdefault((q.device, q.dtype), ahead)
         sources = {branch: ahead.get(Key(evaluation, branch, site.layer)) for branch in present}
         ahead.expect(self._next(site, evaluation, present))
         for branch, source in sources.items():

@@ -131,7 +131,7 @@ class SparseProfile:
                 dense_last=_number(found["dense_last"]),
                 measured={str(key): _plain(value) for key, value in found["measured"].items()},
             )
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             what = f"{type(error).__name__}: {error}" if not isinstance(error, ProfileError) else str(error)
             raise ProfileError(f"{name} is not a whole sparsity profile: {what}. Measure it again.") from None
 

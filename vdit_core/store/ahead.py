@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -22,16 +23,18 @@ class ReadAhead:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._thread = ThreadPoolExecutor(1, "vdit read-ahead") if self._stream or store.on_disk else None
         self._coming: dict[Key, Future[QK]] = {}
+        self._lock = threading.Lock()  # a host may call from several threads
 
     def expect(self, keys: Iterable[Key]) -> None:
         """Begin to fetch these entries, and forget others that were expected and never asked for."""
         if self._thread is None:
             return
-        wanted = {key: self._coming.pop(key, None) for key in keys}
-        self._forget()
-        reached = torch.cuda.current_stream(self._device).record_event() if self._stream else None
-        for key, future in wanted.items():
-            self._coming[key] = future or self._thread.submit(self._fetch, key, reached)
+        with self._lock:
+            wanted = {key: self._coming.pop(key, None) for key in keys}
+            self._forget()
+            reached = torch.cuda.current_stream(self._device).record_event() if self._stream else None
+            for key, future in wanted.items():
+                self._coming[key] = future or self._thread.submit(self._fetch, key, reached)
 
     def get(self, key: Key) -> QK:
         """The q and k of an entry, (samples, heads, tokens, head_dim) each.
@@ -39,7 +42,8 @@ class ReadAhead:
         Raises:
             StoreError: as `AttentionStore.get`.
         """
-        future = self._coming.pop(key, None)
+        with self._lock:
+            future = self._coming.pop(key, None)
         q, k = future.result() if future is not None else self._fetch(key)
         if self._stream is not None:
             computing = torch.cuda.current_stream(self._device)
@@ -50,7 +54,8 @@ class ReadAhead:
 
     def close(self) -> None:
         """Let go of what was fetched, and of the thread."""
-        self._forget()
+        with self._lock:
+            self._forget()
         if self._thread is not None:
             self._thread.shutdown()
 

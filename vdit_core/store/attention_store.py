@@ -116,7 +116,7 @@ class AttentionStore:
         Of several visits to that level the one with the same number counts, else the last before it.
         """
         near = min(self.evaluations, key=lambda e: abs(e.sigma - sigma), default=None)
-        if near is None or abs(near.sigma - sigma) > gap:
+        if near is None or not abs(near.sigma - sigma) <= gap:
             return None
         visits = [e for e in self.evaluations if e.sigma == near.sigma]
         return max((e for e in visits if e.visit <= visit), key=lambda e: e.visit, default=visits[0])

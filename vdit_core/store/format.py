@@ -70,12 +70,14 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
             Key(Evaluation(_level(sigma), _whole(visit)), str(branch), _whole(layer))
             for sigma, visit, branch, layer in json.loads(metadata["entries"])
         ]
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StoreFileError(f"its header cannot be read ({type(error).__name__}: {error})") from None
     if header.precision not in codec.PRECISIONS or header.dtype not in DTYPES:
         raise StoreFileError(f"its header has precision {header.precision!r} and dtype {header.dtype!r}")
-    if len(set(keys)) != len(keys) or len(set(header.heads)) != len(header.heads):
-        raise StoreFileError("its header lists a call or a head twice")
+    if not header.sigmas:
+        raise StoreFileError("its header has no steps")
+    if len(set(keys)) != len(keys) or list(header.heads) != sorted(set(header.heads)):
+        raise StoreFileError("its header lists a call or a head twice, or heads that do not rise")
     if any(k.layer >= header.model.layers for k in keys) or any(i >= header.model.heads for i in header.heads):
         raise StoreFileError(f"its header lists layers or heads that a model of {header.model} does not have")
     return header, keys

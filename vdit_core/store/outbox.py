@@ -12,6 +12,8 @@ import torch
 
 from .header import Entry
 
+_Lane = queue.Queue[tuple[Any, Entry, "torch.cuda.Event | None"] | None]
+
 _LEAVING = 1  # entries that a GPU still holds when another one comes
 
 
@@ -29,27 +31,33 @@ class Outbox:
     Args:
         deliver: called with whatever was sent with an entry, and the entry; the entry is the callee's to keep or drop.
         threads: how many deliver at once.
-        waiting: how many entries may be under way; then `send` waits, so that RAM does not fill up.
+        waiting: how many entries may wait for each of them; then `send` waits, so that RAM does not fill up.
     """
 
     def __init__(self, deliver: Callable[[Any, Entry], None], threads: int = 1, waiting: int = 4) -> None:
         self._deliver = deliver
-        self._queue: queue.Queue[tuple[Any, Entry, torch.cuda.Event | None] | None] = queue.Queue(waiting)
+        self._lanes: list[_Lane] = [queue.Queue(waiting) for _ in range(threads)]
         self._error: BaseException | None = None
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._leaving: deque[torch.cuda.Event] = deque()
-        self._threads = [threading.Thread(target=self._run, name="vdit outbox", daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        try:
+            for lane in self._lanes:
+                thread = threading.Thread(target=self._run, args=(lane,), name="vdit outbox", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        except BaseException:
+            self.abandon()
+            raise
 
-    def send(self, to: Any, entry: Entry) -> None:
-        """Take an entry, whose tensors nobody changes any more.
+    def send(self, to: Any, entry: Entry, lane: int = 0) -> None:
+        """Take an entry, whose tensors nobody changes any more. Those of one lane are delivered in their order.
 
         Raises:
             Exception: what an earlier delivery raised.
         """
         self._check()
-        self._queue.put((to, *self._to_ram(entry)))
+        self._lanes[lane % len(self._lanes)].put((to, *self._to_ram(entry)))
 
     def close(self) -> None:
         """Wait until everything is delivered.
@@ -66,8 +74,9 @@ class Outbox:
         self._end()
 
     def _end(self) -> None:
-        for _ in self._threads:
-            self._queue.put(None)
+        for thread, lane in zip(self._threads, self._lanes, strict=False):
+            if thread.is_alive():  # or a former try, broken off, has ended it
+                lane.put(None)
         for thread in self._threads:
             thread.join()
         if self._streams:
@@ -96,8 +105,8 @@ class Outbox:
         self._leaving.append(arrived)
         return arriving, arrived
 
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+    def _run(self, lane: _Lane) -> None:
+        while (item := lane.get()) is not None:
             to, entry, arrived = item
             if self._error is not None:
                 continue  # only empty the queue: whoever sends must not wait for ever

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,13 +30,13 @@ class StoreReader:
             raise FileNotFoundError(f"There is no attention store at {path}.")
         try:
             with self.path.open("rb") as raw:
-                self._state = _state(raw)
+                self._state = _state(raw.fileno())
                 with safe_open(self.path, framework="pt") as file:
                     self.header, keys = read_metadata(file.metadata() or {})
                     _check_tensors(file, self.header, len(keys))
                 size = int.from_bytes(raw.read(8), "little")
                 described = json.loads(raw.read(size))
-                if _state(raw) != self._state:
+                if not _state(raw.fileno()) == _state(self.path) == self._state:
                     raise StoreFileError("it is being written to")
         except (SafetensorError, StoreFileError, ValueError) as error:
             raise StoreFileError(f"{path} is not a whole attention store: {error}. Record it again.") from None
@@ -54,7 +54,7 @@ class StoreReader:
         """
         number = self.numbers[key]
         with self.path.open("rb") as file:
-            if _state(file) != self._state:
+            if _state(file.fileno()) != self._state:
                 raise self._changed()
             entry = {}
             for name, (shape, dtype) in self.header.parts().items():
@@ -64,15 +64,17 @@ class StoreReader:
                 if file.readinto(bytes_of) != len(bytes_of):  # buffered files read on until the end
                     raise self._changed()
                 entry[name] = part
+            if _state(file.fileno()) != self._state:  # written to in the meantime
+                raise self._changed()
             return entry
 
     def _changed(self) -> StoreFileError:
         return StoreFileError(f"{self.path} has changed since it was loaded. Load it again.")
 
 
-def _state(file: BinaryIO) -> tuple[int, int, int]:
-    """What changes when a file's content does."""
-    state = os.fstat(file.fileno())
+def _state(file: int | Path) -> tuple[int, int, int]:
+    """What changes when a file's content does; of an open file, or of what now lies at a path."""
+    state = os.stat(file)
     return state.st_ino, state.st_size, state.st_mtime_ns
 
 

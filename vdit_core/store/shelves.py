@@ -109,13 +109,14 @@ class Memory(Shelf):
         return self._entries[key]
 
     def finish(self) -> None:
-        outbox, self._outbox = self._outbox, None
-        if outbox is not None:
-            outbox.close()
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None  # only now: if that was broken off, `drop` has to end it
 
     def drop(self) -> None:
-        if self._outbox is not None:
-            self._outbox.abandon()
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            outbox.abandon()
         self._entries.clear()
 
     def __del__(self) -> None:
@@ -146,14 +147,15 @@ class Folder(Shelf):
         self._header, self._calls = header, tuple(calls)
         self._writers: dict[Evaluation, StoreWriter] = {}
         self._readers: dict[Evaluation, StoreReader] = {}
-        self._outbox: Outbox | None = Outbox(_write, _WRITERS)
+        self._outbox: Outbox | None = Outbox(_write, _WRITERS, waiting=1)
         self._lock = threading.Lock()
 
     def put(self, key: Key, entry: Entry) -> None:
         assert self._outbox is not None
         with self._lock:
             writer = self._writers.get(key.evaluation) or self._begin(key.evaluation)
-        self._outbox.send((writer, writer.reserve(key)), entry)
+        number = writer.reserve(key)
+        self._outbox.send((writer, number), entry, lane=number)  # what comes again later is what stays
 
     def _begin(self, evaluation: Evaluation) -> StoreWriter:
         path = self.path / f"{len(self._writers):04}.safetensors.part"
@@ -164,10 +166,10 @@ class Folder(Shelf):
         return self._readers[key.evaluation].read(key, pinned)
 
     def finish(self) -> None:
-        outbox, self._outbox = self._outbox, None
-        if outbox is None:
+        if self._outbox is None:
             return
-        outbox.close()
+        self._outbox.close()
+        self._outbox = None  # only now, as above
         for evaluation, writer in self._writers.items():
             writer.finish()
             path = writer.path.rename(writer.path.with_suffix(""))

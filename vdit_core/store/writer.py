@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -54,20 +56,29 @@ class StoreWriter:
         Raises:
             OSError: as the disk says, with the file's name.
         """
-        try:
-            with self.path.open("r+b") as file:
-                file.seek(self._begin + number * self.header.entry_bytes())
-                for name in self.header.parts():
-                    file.write(entry[name].reshape(-1).view(torch.uint8).numpy().data)
-        except OSError as error:
-            raise OSError(error.errno, f"{error.strerror} while recording", str(self.path)) from error
+        with self._open() as file:
+            file.seek(self._begin + number * self.header.entry_bytes())
+            for name in self.header.parts():
+                file.write(entry[name].reshape(-1).view(torch.uint8).numpy().data)
 
     def finish(self) -> None:
-        """Write the header: the file is a whole store."""
+        """Write the header: the file is a whole store.
+
+        Raises:
+            OSError: as `write`.
+        """
         head = self._head(tuple(self._keys))
         size = (self._begin - 8).to_bytes(8, "little")
-        with self.path.open("r+b") as file:
+        with self._open() as file:
             file.write(size + head[8:].ljust(self._begin - 8))
+
+    @contextmanager
+    def _open(self) -> Iterator[BinaryIO]:
+        try:
+            with self.path.open("r+b") as file:
+                yield file
+        except OSError as error:  # one of writing or closing does not name the file
+            raise OSError(error.errno, f"{error.strerror} while writing", str(self.path)) from error
 
     def _head(self, keys: Sequence[Key]) -> bytes:
         """The beginning of a file with these entries, one behind the other."""
