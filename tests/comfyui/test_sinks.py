@@ -90,6 +90,15 @@ def test_the_panel_gets_its_pieces(server, inspected):
         assert answer.read(3) == b"\xff\xd8\xff"
 
 
+def test_the_panel_is_output_enough(server):
+    """With nothing behind the node it runs; and a page that was loaded anew is told what is in the cache."""
+    graph = {name: node for name, node in graphs.sinks(steps=2).items() if name not in ("say", "figures")}
+    told = panel(server.run(graph))
+    again = server.run(graph)
+    assert "inspect" not in again.ran
+    assert panel(again) == told
+
+
 @pytest.mark.parametrize("action", ["mask", "cap", "mean", "skip"])
 @pytest.mark.parametrize("of", ["the sinks", "random others"])
 def test_sinks_are_changed_in_the_run(server, action, of):
