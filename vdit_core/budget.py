@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from .store.header import Header
 from .store.shelves import weight
-
-_GIB = 2**30
 
 
 class RecordingTooLarge(ValueError):
@@ -28,27 +27,26 @@ class Room:
     free: Callable[[str, float], float] = lambda tier, wanted: math.inf
 
     def of(self, tier: str, wanted: float) -> float:
-        return min(self.allowed, self.free(tier, min(wanted, self.allowed)))
+        return max(0.0, min(self.allowed, self.free(tier, min(wanted, self.allowed))))
 
 
 @dataclass(frozen=True)
 class Demand:
     """What a recording will take: its calls are layers x (step, branch) pairs x evaluations of each.
 
-    passes: how many (step, branch) pairs come.
+    passes: how many of the branches come in each of the steps.
     """
 
     header: Header
     tier: str
     layers: int
-    steps: int
     branches: int
-    passes: int
+    passes: tuple[int, ...]
     evaluations: int
 
     @property
     def calls(self) -> int:
-        return self.layers * self.passes * self.evaluations
+        return self.layers * sum(self.passes) * self.evaluations
 
     @property
     def bytes(self) -> int:
@@ -63,31 +61,37 @@ class Demand:
         limit = room.of(self.tier, self.bytes)
         if self.bytes <= limit:
             return limit
-        shape = f"{self.layers} layers x {self.steps} steps x {self.branches} branches"
+        steps = f"{len(self.passes)} steps"
+        if min(self.passes) == self.branches:
+            shape = f"{self.layers} layers x {steps} x {self.branches} branches"
+        else:
+            shape = f"{self.layers} layers x {sum(self.passes)} passes in {steps}"
         if self.evaluations > 1:
             shape += f" x {self.evaluations} evaluations"
         fit = int(limit // weight(self.tier, self.header))
         raise RecordingTooLarge(
-            f"This recording would weigh {gib(self.bytes)}, and it may take {gib(limit)} of {self.tier}: {shape} = "
-            f"{self.calls} calls of {describe(self.header, self.tier)}; {fit} fit. Any of these would fit: "
+            f"This recording would weigh {readable(self.bytes)}, and it may take {readable(limit)} of {self.tier}: "
+            f"{shape} = {self.calls} calls of {describe(self.header, self.tier)}; {fit} fit. Any of these would fit: "
             f"{', '.join(self._fitting(room, limit))}."
         )
 
     def _fitting(self, room: Room, limit: float) -> list[str]:
         """Settings that would fit."""
         fitting = []
-        if layers := int(limit / (self.bytes / self.layers)):
+        if layers := int(limit // (self.bytes // self.layers)):
             last = self.header.model.layers - 1
             thinned = f", for example 0-{last}/{-(-(last + 1) // layers)}" if self.layers == last + 1 else ""
             fitting.append(f"{layers} of these layers{thinned}")
-        if steps := int(limit / (self.bytes / self.steps)):
+        a_pass = self.bytes // sum(self.passes)
+        heaviest = accumulate(a_pass * passes for passes in sorted(self.passes, reverse=True))
+        if steps := sum(size <= limit for size in heaviest):
             fitting.append(f"{steps} of these steps")
         if self.header.precision != "int8":
             packed = replace(self, header=replace(self.header, precision="int8")).bytes
             if packed <= limit:
-                fitting.append(f"precision int8 ({gib(packed)})")
+                fitting.append(f"precision int8 ({readable(packed)})")
         if self.tier != "disk" and self.bytes <= (free := room.free("disk", 0)):
-            fitting.append(f"the disk ({gib(free)} free), if {gib(self.bytes)} are granted")
+            fitting.append(f"the disk ({readable(free)} free), if {readable(self.bytes)} are granted")
         return [*fitting, "live transfer (it stores nothing)"]
 
 
@@ -96,5 +100,11 @@ def describe(header: Header, tier: str) -> str:
     return f"{weight(tier, header) / 2**20:.1f} MiB ({header.samples} x {header.grid}, {header.precision})"
 
 
-def gib(size: float) -> str:
-    return "all that there is" if size == math.inf else f"{size / _GIB:.1f} GiB"
+def readable(size: float) -> str:
+    """A number of bytes in words."""
+    if size == math.inf:
+        return "all that there is"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit / 20:
+            return f"{size / unit:.1f} {name}"
+    return f"{size:.0f} bytes"

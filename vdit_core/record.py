@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .budget import Demand, RecordingTooLarge, Room, describe, gib
+from .budget import Demand, RecordingTooLarge, Room, describe, readable
 from .call import AttentionCall, Interceptor, Proceed, Run, Site
 from .precision import PRECISIONS
 from .selection import Indices, choose_branches
@@ -122,10 +122,8 @@ class Recorder(Interceptor):
         if dtype not in DTYPES:
             raise ValueError(f"Queries and keys of dtype {dtype} cannot be recorded, only {', '.join(DTYPES)}.")
         header = Header(run.model, run.grid, run.sigmas, chosen.heads, run.samples, self.precision, dtype, run.kind)
-        passes = sum(run.comes(step, branch) for step in chosen.steps for branch in chosen.branches)
-        demand = Demand(
-            header, self.tier, len(chosen.layers), len(chosen.steps), len(chosen.branches), passes, run.evaluations
-        )
+        passes = tuple(sum(run.comes(step, branch) for branch in chosen.branches) for step in sorted(chosen.steps))
+        demand = Demand(header, self.tier, len(chosen.layers), len(chosen.branches), passes, run.evaluations)
         self._limit = demand.check(self.room)
         calls = [(branch, layer) for branch in chosen.branches for layer in chosen.layers]
         self._filling = AttentionStore(header, new_shelf(self.tier, header, calls, self.folder))
@@ -135,7 +133,7 @@ class Recorder(Interceptor):
         if key in store or (len(store) + 1) * weight(self.tier, store.header) <= self._limit:
             return
         raise RecordingTooLarge(
-            f"This recording has reached the {gib(self._limit)} that it may take, {len(store)} calls, at "
+            f"This recording has reached the {readable(self._limit)} that it may take, {len(store)} calls, at "
             f"noise level {key.evaluation.sigma:.4f}: this sampler, or another node, evaluates the model more often "
             f"than once a step. A call weighs {describe(store.header, self.tier)}; {len(store)} fit. Record fewer "
             "layers or steps, use int8 or the disk, grant it more, or use live transfer, which stores nothing."
