@@ -180,9 +180,10 @@ class Transfer(MapTransfer):
         for branch in branches:
             for layer in places.strengths:
                 if Key(found, branch, layer) not in self.store:
+                    layers = [layer for layer in self.store.layers if Key(found, branch, layer) in self.store]
                     raise TransferError(
-                        f"Layer {layer} of branch {branch!r} at step {step} was not recorded. "
-                        f"The store holds layers {list(self.store.layers)}, branches {list(self.store.branches)}."
+                        f"Layer {layer} of branch {branch!r} at step {step} was not recorded; layers {layers} were. "
+                        f"The store holds branches {list(self.store.branches)}."
                     )
 
     def _advice(self) -> str:
