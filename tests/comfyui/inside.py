@@ -1,7 +1,8 @@
 """What the checks share that run inside ComfyUI's Python: its real classes on the CPU, the pack, the demo model.
 
 A script of checks is started with two arguments, ComfyUI's checkout and the pack's folder. `report` runs its functions
-check_… and prints one line of JSON: for each "ok", or what went wrong.
+check_…, each once or once for every row of its tables, and prints one line of JSON: for each case "ok", "absent: …", or
+what went wrong.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import importlib.util
 import json
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from typing import Any
 
 checkout, pack_folder = sys.argv[1:]
@@ -60,12 +64,17 @@ def sample(
     cfg=5.0,
     sampler="euler",
     steps=STEPS,
+    scheduler="simple",
+    latent=None,
+    noise=None,
     **more,
 ):
-    """Latents of some videos from one noise."""
-    noise = torch.randn((1, *size), generator=torch.Generator().manual_seed(7)).repeat(videos, 1, 1, 1, 1)
+    """Latents of some videos from one noise. latent: what they are made of, nothing if None."""
+    if noise is None:
+        noise = torch.randn((1, *size), generator=torch.Generator().manual_seed(7)).repeat(videos, 1, 1, 1, 1)
+    latent = torch.zeros_like(noise) if latent is None else latent
     return comfy.sample.sample(
-        model, noise, steps, cfg, sampler, "simple", positive, negative, torch.zeros_like(noise), disable_pbar=True,
+        model, noise, steps, cfg, sampler, scheduler, positive, negative, latent, disable_pbar=True,
         **({"seed": 7} | more),
     )  # fmt: skip
 
@@ -125,14 +134,47 @@ def text(width=4096, length=6):
     return [[torch.randn(1, length, width, generator=torch.Generator().manual_seed(1)), {}]]
 
 
-def report(names: dict[str, Any]) -> None:
-    """Run the checks among a script's names."""
+class Absent(Exception):
+    """What a case needs is not in this ComfyUI."""
+
+
+def cases(*tables: dict[str, Any]):
+    """Run a check with the values of every row of a table, or of every combination of rows; a tuple is several values.
+
+    test_host.py reads the rows' names from the file, so a table is a dictionary written out at its top.
+    """
+
+    def with_rows(check: Callable):
+        check.rows = {
+            ", ".join(name for name, _ in rows): [
+                value for _, values in rows for value in (values if isinstance(values, tuple) else (values,))
+            ]
+            for rows in product(*(table.items() for table in tables))
+        }
+        return check
+
+    return with_rows
+
+
+def _cases_of(names: dict[str, Any]) -> Iterator[tuple[str, Callable, list]]:
+    """Name, check and arguments of every case among a script's names."""
+    for name, check in names.items():
+        if name.startswith("check_"):
+            for row, values in getattr(check, "rows", {"": []}).items():
+                yield ": ".join(filter(None, (name.removeprefix("check_"), row))), check, values
+
+
+def report(names: dict[str, Any], around: Callable[[], AbstractContextManager] = nullcontext) -> None:
+    """Run the checks among a script's names, each within `around`."""
     results = {}
     with torch.inference_mode():
-        for name, check in [(n.removeprefix("check_"), f) for n, f in names.items() if n.startswith("check_")]:
+        for name, check, values in _cases_of(names):
             try:
-                check()
+                with around():
+                    check(*values)
                 results[name] = "ok"
+            except Absent as absent:
+                results[name] = f"absent: {absent}"
             except BaseException:
                 results[name] = traceback.format_exc()[-1500:]
     print(json.dumps(results))

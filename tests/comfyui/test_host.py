@@ -1,23 +1,40 @@
-"""The host adapter on ComfyUI's own classes; the checks themselves are in host_checks.py and sampler_checks.py."""
+"""The host adapter on ComfyUI's own classes; the checks themselves are in the files …_checks.py beside this one."""
 
 from __future__ import annotations
 
 import ast
 import json
 import subprocess
+from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
 from comfyui.installation import ENVIRONMENT, PACK, ComfyUI
 
-SCRIPTS = [Path(__file__).with_name(name) for name in ("host_checks.py", "sampler_checks.py")]
-CHECKS = [
-    (script, node.name.removeprefix("check_"))
-    for script in SCRIPTS
-    for node in ast.parse(script.read_text()).body
-    if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
-]
+SCRIPTS = sorted(Path(__file__).parent.glob("*_checks.py"))
+
+
+def cases(script: Path) -> Iterator[str]:
+    """The names of a script's cases; what it imports is only in ComfyUI's Python."""
+    body = ast.parse(script.read_text()).body
+    tables = {
+        node.targets[0].id: [ast.literal_eval(key) for key in node.value.keys]
+        for node in body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Dict)
+    }
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("check_"):
+            check = node.name.removeprefix("check_")
+            if not node.decorator_list:
+                yield check
+            for decorator in node.decorator_list:  # @cases(TABLE, ...)
+                rows = product(*(tables[table.id] for table in decorator.args))
+                yield from (f"{check}: {', '.join(row)}" for row in rows)
+
+
+CASES = [(script, case) for script in SCRIPTS for case in cases(script)]
 
 
 @cache
@@ -29,6 +46,9 @@ def results(comfyui: ComfyUI, script: Path) -> dict[str, str]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(("script", "check"), CHECKS, ids=[name for _, name in CHECKS])
-def test_on_comfyuis_classes(comfyui, script, check):
-    assert results(comfyui, script)[check] == "ok", results(comfyui, script)[check]
+@pytest.mark.parametrize(("script", "case"), CASES, ids=[f"{script.stem[:-7]}-{case}" for script, case in CASES])
+def test_on_comfyuis_classes(comfyui, script, case):
+    found = results(comfyui, script)[case]
+    if found.startswith("absent: "):
+        pytest.skip(found)
+    assert found == "ok", found
