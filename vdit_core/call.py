@@ -44,7 +44,7 @@ class TokenGrid:
         return self.prefix + self.frames * self.height * self.width + self.suffix
 
     def __str__(self) -> str:
-        extra = f" + {self.prefix + self.suffix}" if self.prefix or self.suffix else ""
+        extra = f" + {self.prefix}" * bool(self.prefix) + f" + {self.suffix} behind" * bool(self.suffix)
         return f"{self.frames} x {self.height} x {self.width}{extra} = {self.tokens} tokens"
 
 

@@ -112,7 +112,14 @@ RUNS = [
     ("two samples weigh twice", {"samples": 2}, None, None, 35, r"18 calls of .*\(2 x 2 x 3 x 3 = 18 tokens.*; 17 fit"),
     ("two samples", {"samples": 2}, None, None, 36, 18),
     ("half precision weighs half", {"dtype": torch.float16}, None, None, 9, 18),
-    ("more tokens", {"grid": TokenGrid(2, 3, 3, 1, 2)}, None, None, 18, "2 x 3 x 3 [+] 3 = 21 tokens, exact.*; 15 fit"),
+    (
+        "more tokens",
+        {"grid": TokenGrid(2, 3, 3, 1, 2)},
+        None,
+        None,
+        18,
+        "2 x 3 x 3 [+] 1 [+] 2 behind = 21 tokens, exact.*; 15 fit",
+    ),
     ("cfg 1", {"branches": ("cond",)}, None, None, 9, 9),
     ("Wan2.1 14B", WAN_14B, None, None, 10**7, r"weigh 346\.1 GiB, and it may take 21\.5 GiB .*, for example 0-39/20"),
 ]
