@@ -7,7 +7,6 @@ attention, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -216,9 +215,16 @@ class Chain(Interceptor):
     def end(self, completed: bool) -> None:
         """All of them end, whatever one of them raises; that is raised at last."""
         begun, self._begun = self._begun, []
-        with ExitStack() as stack:
-            for interceptor in begun:
-                stack.callback(interceptor.end, completed)
+        _end(begun, completed)
+
+
+def _end(begun: list[Interceptor], completed: bool) -> None:
+    """The last first. An ExitStack would keep what one raises, and all that its frames hold, in a cycle."""
+    if begun:
+        try:
+            begun[-1].end(completed)
+        finally:
+            _end(begun[:-1], completed)
 
 
 def _bind(interceptor: Interceptor, proceed: Proceed) -> Proceed:

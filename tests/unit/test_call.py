@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
@@ -49,6 +52,29 @@ def test_every_interceptor_that_began_ends_when_one_fails(host, where):
     ended = [line.split() for line in diary if line.startswith("end")]
     assert {number for _, number, _ in ended} == begun
     assert all(completed == "False" for *_, completed in ended)
+
+
+def test_what_an_end_raises_keeps_nothing_alive_and_all_end():
+    """A failed write of a recording: its GiB go with the error, not with some later garbage collection."""
+
+    class Fails(Noted):
+        def end(self, completed):
+            super().end(completed)
+            raise OSError("disk full")
+
+    diary: list[str] = []
+    chain = Chain([Noted(1, diary), Fails(2, diary), Noted(3, diary)])
+    gone = weakref.ref(chain.interceptors[1])
+    chain.begin(Run(ModelSignature(1, 1, 1), TokenGrid(1, 1, 1), (1.0,), ("cond",), 1, torch.float32))
+    gc.disable()
+    try:
+        with pytest.raises(OSError, match="disk full"):
+            chain.end(True)
+        del chain
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert diary[3:] == ["end 3 True", "end 2 True", "end 1 True"]
 
 
 def test_an_interceptor_that_does_not_want_a_call_is_not_asked(host):
