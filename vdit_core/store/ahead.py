@@ -57,7 +57,7 @@ class ReadAhead:
         with self._lock:
             self._forget()
         if self._thread is not None:
-            self._thread.shutdown()
+            self._thread.shutdown(cancel_futures=True)
 
     def _forget(self) -> None:
         for future in self._coming.values():
