@@ -37,15 +37,14 @@ def nothing_stays() -> Iterator[None]:
     """Around a case. Objects of the pack must be freed at once, with no garbage collection in between."""
     gc.disable()
     gc.freeze()  # what was there before is not counted
-    before = _patcher()
+    before, files = _patcher(), _files()
     try:
         yield
         left = _alive("pack.")
         assert not left, f"still alive: {left}"
         threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("vdit")]
         assert not threads, threads
-        files = [str(path.relative_to(BASE)) for path in BASE.rglob("*") if not path.is_dir() or _of_recording(path)]
-        assert not files, files
+        assert _files() == files
         assert _patcher() == before
         torch.testing.assert_close(_stock(), _STOCK, rtol=0, atol=0)
         gc.collect()  # ComfyUI's own cycles
@@ -55,8 +54,9 @@ def nothing_stays() -> Iterator[None]:
         gc.enable()
 
 
-def _of_recording(path: Path) -> bool:
-    return path.name.startswith("vdit-recording-")
+def _files() -> list[Path]:
+    """All files, and the folders of recordings."""
+    return sorted(p for p in BASE.rglob("*") if not p.is_dir() or p.name.startswith("vdit-recording-"))
 
 
 def _alive(module: str, base: type = object) -> dict[str, int]:
