@@ -53,9 +53,9 @@ class StoreReader:
             OSError: as the disk says.
         """
         number = self.numbers[key]
+        if _state(self.path) != self._state:  # asked before it is opened: to open a pipe would wait for ever
+            raise self._changed()
         with self.path.open("rb") as file:
-            if _state(file.fileno()) != self._state:
-                raise self._changed()
             entry = {}
             for name, (shape, dtype) in self.header.parts().items():
                 part = torch.empty(shape, dtype=dtype, pin_memory=pinned)
@@ -64,7 +64,7 @@ class StoreReader:
                 if file.readinto(bytes_of) != len(bytes_of):  # buffered files read on until the end
                     raise self._changed()
                 entry[name] = part
-            if _state(file.fileno()) != self._state:  # written to in the meantime
+            if _state(file.fileno()) != self._state:  # in the meantime
                 raise self._changed()
             return entry
 
