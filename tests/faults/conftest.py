@@ -34,7 +34,7 @@ def not_whole(folder: Path) -> list[str]:
             if path.name.startswith(".") or path.suffix not in (".safetensors", ".json"):
                 raise ValueError
             (SparseProfile if path.suffix == ".json" else AttentionStore).load(path)
-        except ValueError:
+        except (ValueError, OSError):
             found.append(path.name)
     return found
 

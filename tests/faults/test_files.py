@@ -6,16 +6,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from faults.breaking import At
 from faults.broken_files import described, make_odd, parts, promptly, together
 from safetensors.torch import save as packed
 from synthetic_host import SyntheticHost, same
 
-from vdit_core.call import Interceptor, ModelSignature, TokenGrid
+from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.record import Recorder, Selection
 from vdit_core.selection import Indices
 from vdit_core.sparse.profile import ProfileError, SparseProfile
@@ -436,21 +436,6 @@ def test_a_file_that_nobody_may_read_is_said_to_be(content, load):
 
 
 # A file that changes while a transfer reads from it.
-
-
-@dataclass
-class At(Interceptor):
-    """Does something before the nth call."""
-
-    call: int
-    do: object
-    seen: int = 0
-
-    def __call__(self, call, proceed):
-        if self.seen == self.call:
-            self.do()
-        self.seen += 1
-        return proceed(call)
 
 
 def rewritten(path: Path, other: bytes) -> None:
