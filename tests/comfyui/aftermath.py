@@ -8,13 +8,14 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from inside import MODEL, SMALL, sample
+from inside import SMALL, sample
+from variants import MODEL
 
 #: Where ComfyUI's folders are in these checks, and where Python makes temporary files.
 BASE = Path(tempfile.mkdtemp(prefix="vdit-checks-"))
@@ -40,7 +41,7 @@ def nothing_stays() -> Iterator[None]:
     before, files = _patcher(), _files()
     try:
         yield
-        left = _alive("pack.")
+        left = _alive(lambda kind: kind.__module__.startswith("pack."))
         assert not left, f"still alive: {left}"
         threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("vdit")]
         assert not threads, threads
@@ -48,7 +49,7 @@ def nothing_stays() -> Iterator[None]:
         assert _patcher() == before
         torch.testing.assert_close(_stock(), _STOCK, rtol=0, atol=0)
         gc.collect()  # ComfyUI's own cycles
-        left = _alive("torch", torch.Tensor)
+        left = _alive(lambda kind: kind is torch.Tensor)
         assert not left, f"still alive: {left}"
     finally:
         gc.enable()
@@ -59,14 +60,14 @@ def _files() -> list[Path]:
     return sorted(p for p in BASE.rglob("*") if not p.is_dir() or p.name.startswith("vdit-recording-"))
 
 
-def _alive(module: str, base: type = object) -> dict[str, int]:
-    """New objects of classes of a module, by class; parameters are ComfyUI's weights."""
-    kinds = Counter(type(each) for each in gc.get_objects())
-    return {
-        kind.__qualname__: number
-        for kind, number in kinds.items()
-        if kind.__module__.startswith(module) and issubclass(kind, base) and kind is not torch.nn.Parameter
-    }
+def _alive(of: Callable[[type], bool]) -> dict[str, int]:
+    """How many new objects there are of some classes, but not tables of levels, which ComfyUI replaces."""
+    kinds = Counter(type(each) for each in gc.get_objects() if not _is_table_of_levels(each))
+    return {kind.__qualname__: number for kind, number in kinds.items() if of(kind)}
+
+
+def _is_table_of_levels(each: Any) -> bool:
+    return type(each) is torch.Tensor and each.shape == MODEL.get_model_object("model_sampling").sigmas.shape
 
 
 def _patcher() -> tuple[Any, ...]:

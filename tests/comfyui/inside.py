@@ -30,6 +30,7 @@ import comfy.ops  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
+import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 
 spec = importlib.util.spec_from_file_location(
@@ -39,11 +40,22 @@ sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
 from pack.vdit_core.call import Interceptor  # noqa: E402
+from pack.vdit_core.demo.shipped import TRANSFORMER, WEIGHTS  # noqa: E402
 from pack.vdit_core.hosts import comfy as host  # noqa: E402
 from pack.vdit_core.hosts import comfy_demo  # noqa: E402
 
 STEPS, CALLS = 3, 9 * 3 * 2
 MODEL, CLIP, _ = comfy_demo.load()
+
+
+def shallow(layers: int = 4):
+    """The demo model's first layers, for checks that run it many times."""
+    weights, metadata = comfy.utils.load_torch_file(str(WEIGHTS / TRANSFORMER), return_metadata=True)
+    beyond = tuple(f"blocks.{layer}." for layer in range(layers, 9))
+    kept = {name: value for name, value in weights.items() if not name.startswith(beyond)}
+    model = comfy.sd.load_diffusion_model_state_dict(kept, metadata=metadata)
+    model.add_object_patch("model_sampling", MODEL.get_model_object("model_sampling"))
+    return model
 
 
 def prompt(text: str) -> list:

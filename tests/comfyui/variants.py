@@ -1,4 +1,5 @@
-"""Models and prompts of many kinds for the checks: other Wan classes' inputs, and what stock nodes make of a model."""
+"""Models and prompts of many kinds, for the checks of what may go wrong: other Wan classes' inputs, and what stock
+nodes make of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from typing import Any
 
 import comfy.hooks
 import torch
-from inside import MODEL, SMALL, SOURCE, Absent, text, tiny
+from inside import SMALL, SOURCE, Absent, shallow, text, tiny
+
+#: What most of these checks sample: deep enough to tell layers apart.
+MODEL = shallow()
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -30,7 +34,7 @@ def lora(scale: float) -> dict[str, torch.Tensor]:
     """A LoRA of two layers' queries."""
     return {
         f"diffusion_model.blocks.{layer}.self_attn.q.{part}.weight": scale * random(*shape)
-        for layer in (0, 5)
+        for layer in (0, 3)
         for part, shape in (("lora_up", (256, 4)), ("lora_down", (4, 256)))
     }
 
