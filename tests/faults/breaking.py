@@ -51,14 +51,15 @@ class Raises(Interceptor):
             raise self.error
 
 
-def failing_backend(error: BaseException, at: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The host's attention, which raises in its nth call."""
-    calls = []
+def failing_backend(error: BaseException, at: int | None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The host's attention, which raises in its nth call; `calls` are those that there were."""
 
     def backend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        calls.append(1)
-        if len(calls) == at + 1:
+        backend.calls.append(q.shape)
+        if len(backend.calls) - 1 == at:
             raise error
         return F.scaled_dot_product_attention(q, k, v)
 
+    backend.calls = []
+    backend.any_width = True  # so that it is called for several values under one map, too
     return backend
