@@ -8,6 +8,7 @@ from pathlib import Path
 import folder_paths
 
 _FOLDER = "attention"
+_LONGEST = 200  # bytes; systems take 255, and a number, a suffix and the mark of a file under way are added
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,32 @@ class NamedFiles:
 
     def names(self) -> list[str]:
         """All there are, each as "attention/name.suffix [output]" (or [input])."""
-        return [
+        found = (
             f"{_FOLDER}/{path.relative_to(folder).as_posix()} [{kind}]"
             for kind, folder in _folders().items()
             for path in sorted(folder.rglob(f"*{self.suffix}"))
-        ]
+            if not path.stem.endswith(".part")  # being written
+        )
+        return [name for name in found if self._is_there(name)]
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.path(name, must_exist=True)
+        except ValueError:
+            return False
+        return True
 
     def may_be_named(self, prefix: str | None) -> bool | str:
         """Whether `new` takes a prefix, or why not; the result of a node's `validate_inputs`. None: not yet known."""
-        if prefix is not None and Path(prefix).name.strip() in ("", ".."):
-            return f"{prefix!r} names no file; write for example {self.what.split()[-1]}, or cars/red."
+        if prefix is None:
+            return True
+        example = f"write for example {self.what.split()[-1]}, or cars/red."
+        if not _is_name(prefix) or Path(prefix).name.strip() in ("", ".."):
+            return f"{_short(prefix)} names no file; {example}"
+        if max(len(part.encode()) for part in Path(prefix).parts) > _LONGEST:
+            return f"{_short(prefix)} is too long for a file's name; {example}"
+        if _inside(_folders()["output"], prefix) is None:
+            return f"{_short(prefix)} leads out of output/{_FOLDER}; {example}"
         return True
 
     def new(self, prefix: str) -> tuple[str, Path]:
@@ -51,14 +68,38 @@ class NamedFiles:
         """
         file, _, kind = name.rpartition(" ")
         folder = _folders().get(kind.strip("[]"))
-        path = (folder.parent / file).resolve() if folder else None
-        if path is None or folder is None or not path.is_relative_to(folder) or path.suffix != self.suffix:
+        path = _inside(folder, folder.parent / file) if folder and _is_name(file) else None
+        if path is None or path.suffix != self.suffix:
             raise ValueError(
-                f"{name!r} is not a {self.what} in output/{_FOLDER} or input/{_FOLDER}; choose one from the list."
+                f"{_short(name)} is not a {self.what} in output/{_FOLDER} or input/{_FOLDER}; choose one from the list."
             )
         if must_exist and not path.is_file():
-            raise ValueError(f"There is no {self.what} {name!r}; press R to refresh the list, and choose one from it.")
+            raise ValueError(
+                f"There is no {self.what} {_short(name)}; press R to refresh the list, and choose one from it."
+            )
         return path
+
+
+def _is_name(text: str) -> bool:
+    """Whether a system takes it as a file's name at all."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:  # half a character
+        return False
+
+
+def _inside(folder: Path, path: Path | str) -> Path | None:
+    """A path, links followed, if it lies in a folder."""
+    try:
+        found = (folder / path).resolve()
+        found.is_file()
+    except (OSError, RuntimeError):  # too long; a link to itself
+        return None
+    return found if found.is_relative_to(folder) else None
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 200 else f"{name[:200]}…")
 
 
 def _folders() -> dict[str, Path]:
