@@ -101,11 +101,14 @@ def both_prompts() -> list:
 
 
 def raised_by(function, *arguments, **options):
-    """The exception of a call, without its frames, or None."""
+    """The exception of a call, without its frames and those of what led to it, or None."""
     try:
         function(*arguments, **options)
     except BaseException as error:
-        return error.with_traceback(None)
+        cause = error
+        while cause is not None:
+            cause = cause.with_traceback(None).__context__
+        return error
 
 
 class Watch(Interceptor):
