@@ -34,6 +34,7 @@ class AttentionStore:
         self._shelf = shelf or Memory()
         self._keys: dict[Key, None] = {}
         self._evaluations: dict[Evaluation, None] = {}  # in the order of the run
+        self._dropped = False
 
     def __contains__(self, key: Key) -> bool:
         return key in self._keys
@@ -86,6 +87,7 @@ class AttentionStore:
 
     def drop(self) -> None:
         """Leave nothing behind, whatever is still under way."""
+        self._dropped = True
         self._shelf.drop()
         self._keys.clear()
         self._evaluations.clear()
@@ -114,7 +116,12 @@ class AttentionStore:
         """The recorded evaluation nearest to a noise level, or None if none is within `gap`.
 
         Of several visits to that level the one with the same number counts, else the last before it.
+
+        Raises:
+            StoreError: if the store was dropped: whoever still uses it must not take that for a level not recorded.
         """
+        if self._dropped:
+            raise StoreError("This recording was dropped while it was in use.")
         near = min(self.evaluations, key=lambda e: abs(e.sigma - sigma), default=None)
         if near is None or not abs(near.sigma - sigma) <= gap:
             return None
