@@ -407,15 +407,12 @@ def check_comfyuis_own_threads():
     gc.collect()  # two models that know each other are ComfyUI's own cycle
 
 
-#: The model of the negative prompt, and what is said of it.
-NEGATIVE = {
-    "the same": (lambda: MODEL, None),
-    "another with its own weights": (lambda: with_lora(MODEL), None),
-}
+#: The model of the negative prompt.
+NEGATIVE = {"the same": lambda: MODEL, "another with its own weights": lambda: with_lora(MODEL)}
 
 
 @cases(NEGATIVE)
-def check_two_models_in_one_guider(make, message):
+def check_two_models_in_one_guider(make):
     """DualModelGuider: the negative prompt is computed by another model, under the wrappers of the first."""
     import comfy_extras.nodes_custom_sampler as samplers
 
