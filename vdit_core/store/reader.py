@@ -53,9 +53,9 @@ class StoreReader:
             OSError: as the disk says.
         """
         number = self.numbers[key]
-        if _state(self.path) != self._state:  # asked before it is opened: to open a pipe would wait for ever
-            raise self._changed()
-        with self.path.open("rb") as file:
+        with open(self.path, "rb", opener=_at_once) as file:
+            if _state(file.fileno()) != self._state:
+                raise self._changed()
             entry = {}
             for name, (shape, dtype) in self.header.parts().items():
                 part = torch.empty(shape, dtype=dtype, pin_memory=pinned)
@@ -70,6 +70,11 @@ class StoreReader:
 
     def _changed(self) -> StoreFileError:
         return StoreFileError(f"{self.path} has changed since it was loaded. Load it again.")
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a file without waiting: a pipe that has taken its place would make one wait for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _state(file: int | Path) -> tuple[int, int, int]:
