@@ -53,9 +53,7 @@ class StoreReader:
             OSError: as the disk says.
         """
         number = self.numbers[key]
-        with open(self.path, "rb", opener=_at_once) as file:
-            if _state(file.fileno()) != self._state:
-                raise self._changed()
+        with open(self.path, "rb", opener=self._open) as file:
             entry = {}
             for name, (shape, dtype) in self.header.parts().items():
                 part = torch.empty(shape, dtype=dtype, pin_memory=pinned)
@@ -68,13 +66,16 @@ class StoreReader:
                 raise self._changed()
             return entry
 
+    def _open(self, path: str, flags: int) -> int:
+        """Opens the file that was checked and no other, without waiting: for a pipe in its place one would for ever."""
+        file = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+        if _state(file) != self._state:
+            os.close(file)
+            raise self._changed()
+        return file
+
     def _changed(self) -> StoreFileError:
         return StoreFileError(f"{self.path} has changed since it was loaded. Load it again.")
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Opens a file without waiting: a pipe that has taken its place would make one wait for ever."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _state(file: int | Path) -> tuple[int, int, int]:
