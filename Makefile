@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(VENV)/bin/vdit demo
 
 test: $(VENV)/.test
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads would only wait for one another
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .one_map import apply_map
+
 #: A host's attention: (q, k, v) -> output of v's shape; q, k and v alike in shape, unless its attribute `any_width` is
 #: True: then v may be wider.
 Backend = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-_CHUNK_BYTES = 64 * 2**20
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_product_attention) -> Tensor:
@@ -33,12 +33,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_prod
         return backend(q, k, v)
     if v.shape[-1] % q.shape[-1]:
         raise ValueError(f"Values {v.shape[-1]} wide do not split into heads {q.shape[-1]} wide.")
-    if v.is_cuda and _fused_takes(q, k, v):
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.EFFICIENT_ATTENTION):
-            return F.scaled_dot_product_attention(q, k, v)
-    if v.is_cuda:
-        return torch.cat([backend(q, k, part) for part in v.split(q.shape[-1], dim=-1)], dim=-1)
-    return _attend_in_chunks(q, k, v)
+    output = torch.empty_like(v)
+    apply_map(q, k, v.split(q.shape[-1], dim=-1), output.split(q.shape[-1], dim=-1), backend)
+    return output
 
 
 def attend_shared(q: Tensor, k: Tensor, v: Tensor, first: Sequence[int], backend: Backend) -> Tensor:
@@ -54,11 +51,15 @@ def attend_shared(q: Tensor, k: Tensor, v: Tensor, first: Sequence[int], backend
     alike: dict[int, list[int]] = {}
     for row, like in enumerate(first):
         alike.setdefault(like, []).append(row)
-    if len(alike) == 1:
-        return _one_map(q, k, v, backend)
     output = torch.empty_like(v)
     for rows in (rows for rows in alike.values() if len(rows) > 1):
-        output[rows] = _one_map(q[rows[:1]], k[rows[:1]], v[rows], backend)
+        source = slice(rows[0], rows[0] + 1)
+        if getattr(backend, "any_width", False):
+            wide = v[rows].permute(1, 2, 0, 3).flatten(2)[None]
+            output[rows] = backend(q[source], k[source], wide)[0].unflatten(-1, (len(rows), -1)).permute(2, 0, 1, 3)
+        else:
+            values, outputs = ([x[row : row + 1] for row in rows] for x in (v, output))
+            apply_map(q[source], k[source], values, outputs, backend)
     if alone := [rows[0] for rows in alike.values() if len(rows) == 1]:
         output[alone] = attend(q[alone], k[alone], v[alone], backend)
     return output
@@ -82,24 +83,3 @@ def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     ones = F.pad(q.new_ones(*q.shape[:3], 2), (0, 6))
     q, k, v = torch.cat([q, ones], dim=-1), torch.cat([k, extra], dim=-1), F.pad(v, (0, 8))
     return F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(dim))[..., :-8]
-
-
-def _one_map(q: Tensor, k: Tensor, v: Tensor, backend: Backend) -> Tensor:
-    """The map of the first row, applied to the values of all rows."""
-    wide = v.permute(1, 2, 0, 3).flatten(2)[None]
-    return attend(q[:1], k[:1], wide, backend)[0].unflatten(-1, (len(v), -1)).permute(2, 0, 1, 3)
-
-
-def _fused_takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    params = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
-    return torch.backends.cuda.can_use_efficient_attention(params)
-
-
-def _attend_in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Chunks of queries against all keys: the softmax once for all values, in bounded memory; in float32 at least, as
-    fused kernels do it."""
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    queries = max(1, _CHUNK_BYTES // (dtype.itemsize * q.shape[0] * q.shape[1] * k.shape[2]))
-    keys, values = k.mT.to(dtype) / math.sqrt(q.shape[-1]), v.to(dtype)
-    parts = ((part.to(dtype) @ keys).softmax(-1) @ values for part in q.split(queries, dim=2))
-    return torch.cat([part.to(v.dtype) for part in parts], dim=2)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdit_core import attention
+from vdit_core import attention, one_map
 
 
 @settings(deadline=None, max_examples=40)
@@ -24,7 +24,7 @@ def test_several_values_under_one_map_are_exact(reference, rows, heads, tokens, 
 def test_the_size_of_a_chunk_does_not_matter(reference, monkeypatch):
     q, k = torch.randn(2, 1, 2, 50, 8)
     v = torch.randn(1, 2, 50, 24)
-    monkeypatch.setattr(attention, "_CHUNK_BYTES", 4 * 2 * 50 * 7)  # seven queries
+    monkeypatch.setattr(one_map, "_CHUNK_BYTES", 4 * 2 * 50 * 7)  # seven queries
     torch.testing.assert_close(attention.attend(q, k, v).double(), reference(q, k, v), rtol=1e-5, atol=1e-6)
 
 

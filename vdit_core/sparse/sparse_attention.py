@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..attention import attend
 from ..call import AttentionCall, Interceptor, Proceed, Run, Site
+from ..race import Race
 from .blocks import with_dense_queries
 from .exact import masked_attention
 from .kernels import choose
@@ -25,7 +26,6 @@ from .kernels.sol import Sol
 from .methods import EXACT
 from .patterns import PATTERNS
 from .patterns.always import always, placeless
-from .race import Race
 from .settings import Places, Settings
 from .tiled import tile
 from .tiles import tiles
@@ -195,7 +195,7 @@ class _Backend:
             report.kernel, sparse = kernel.name, partial(self._blocks, kernel)
         kept = float(self.keep.mean())
         kind = (settings.method, report.kernel, q.shape, v.shape, q.dtype, q.device, round(kept, 1))
-        taken, whole = _race.run(kind, lambda: sparse(q, k, v)[0], dense, q.device)
+        taken, whole = _race.run(kind, (lambda: sparse(q, k, v)[0], dense), q.device)
         if taken >= whole and settings.if_slower == "dense":
             why = (
                 f"dense: {report.kernel} would take {taken / whole:.1f} times the dense attention's time here "
