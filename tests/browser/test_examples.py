@@ -26,15 +26,15 @@ EXAMPLES = sorted(file.stem for file in (PACK / "example_workflows").glob("*.jso
 RUN = {
     "1": ("replaced 540 of 540 calls", 17, None),  # 9 layers x 30 steps x 2
     "2": ("replaced 540 of 540 calls", 17, None),
-    "5": ("replaced 540 of 540 calls", 17, None),
+    "5": ("replaced 180 of 180 calls", 17, 10),
     "6": ("108 maps, all queries each", 6, None),
     "7": (r"replaced ([1-9]\d*) of \1 calls", 17, 15),  # after fewer, no layer stands out
     "10": (r"computed 30% of all maps \((\d+) of \1 calls at 30%\) by exact masking, .+", 17, 4),
-    "12": (r"changed 240 calls: 4 heads, \d+ keys", 17, None),  # 4 layers x 30 steps x 2
+    "12": (r"changed 80 calls: 4 heads, \d+ keys", 17, 10),  # 4 layers x 10 steps x 2
 }
 #: A further summary that must be among those shown.
 BESIDE = {"6": r"cosine similarity 0\.\d+, 54 pairs of maps", "7": r"Structure layers \(\*\): [\d, ]+\.",
-          "12": r"\d+ sinks in 4 heads; strongest key 5 x uniform"}  # fmt: skip
+          "12": r"\d+ sinks in 4 heads; strongest key \d x uniform"}  # fmt: skip
 RUN_MS = 600_000  # half a minute if nobody else wants the two cores
 
 WATCH = """() => {
@@ -51,7 +51,7 @@ PLAYS = "() => [...document.querySelectorAll('video')].some((video) => video.rea
 
 SET_STEPS = """(steps) => {
     const widgets = app.rootGraph.nodes.flatMap((node) => node.widgets ?? []);
-    for (const widget of widgets.filter((w) => w.name === "steps" && w.value === 30)) widget.value = steps;
+    for (const widget of widgets.filter((w) => w.name === "steps" && w.value > steps)) widget.value = steps;
 }"""
 
 
@@ -74,9 +74,9 @@ def open_example(comfy, name: str) -> None:
 def run(comfy) -> dict[str, Any]:
     """Queue what is open; what the server told the page."""
     comfy.js(WATCH)
-    comfy.js("() => void app.queuePrompt(0)")
+    comfy.js("() => { app.canvas.pause_rendering = true; app.queuePrompt(0); }")  # the server needs the cores more
     comfy.page.wait_for_function("() => told.end", timeout=RUN_MS)
-    told = comfy.js("() => told")
+    told = comfy.js("() => { app.canvas.pause_rendering = false; return told; }")
     assert told["end"]["end"] == "execution_success", told["end"]
     return told
 

@@ -16,15 +16,15 @@ from vdit_core.metrics import psnr
 
 @pytest.fixture(scope="module")
 def held_out():
-    """Sixteen clips of seeds that training never saw, their scenes and captions."""
-    seeds = torch.arange(500, 516)
+    """Twelve clips of seeds that training never saw, their scenes and captions."""
+    seeds = torch.arange(500, 512)
     captions = random_captions(seeds)
     scenes = Scenes.sample(seeds, captions)
     return render(scenes), scenes, captions
 
 
 def test_the_vae_reconstructs_at_29_db(demo_model, held_out):
-    video = held_out[0][:8]
+    video = held_out[0][:4]
     mean, _ = single_pass.encode(demo_model.pipe.vae, video * 2 - 1)
     output = (single_pass.decode(demo_model.pipe.vae, mean) + 1) / 2
     assert psnr(output.clamp(0, 1), video).mean() >= 29
@@ -61,8 +61,8 @@ def test_the_probe_reads_held_out_clips(probe, held_out):
 
 
 def test_clips_show_what_their_prompts_say(demo_model, probe, held_out):
-    captions = held_out[2]
-    reading = probe(demo_model.generate([str(c) for c in captions], range(len(captions)), steps=20))
+    captions = held_out[2][:8]
+    reading = probe(demo_model.generate([str(c) for c in captions], range(len(captions)), steps=12))
     for name in ("object", "place", "season"):
         assert reading.names(name) == [getattr(c, name) for c in captions]
     named = [(c.colour, seen) for c, seen in zip(captions, reading.names("colour"), strict=True) if c.colour]
@@ -74,20 +74,20 @@ def test_objects_keep_their_size_and_do_not_jump(demo_model, probe):
         "A car is driving on the highway",
         "A truck is driving on the grass",
         "A dog is running on the grass",
-    ] * 2
-    reading = probe(demo_model.generate(prompts, range(40, 46), steps=20))
+    ]
+    reading = probe(demo_model.generate(prompts, range(40, 43), steps=12))
     for name, bound in (("x", 6), ("y", 4), ("width", 4), ("height", 4)):
         assert getattr(reading, name).diff(dim=1).abs().max() < bound, name
 
 
 def test_the_headline(demo_model, probe):
-    """With the source's maps a truck drives as the car drove: eight seeds, all layers, 20 steps."""
-    result = pairs.run(demo_model, probe, [pairs.PAIRS["truck"]], range(8), steps=20)[0]
+    """With the source's maps a truck drives as the car drove: four seeds, all layers, 12 steps."""
+    result = pairs.run(demo_model, probe, [pairs.PAIRS["truck"]], range(4), steps=12)[0]
     plain, transfer = result.scores["plain"], result.scores["transfer"]
     assert transfer["x"] <= 0.7 * plain["x"]
     assert transfer["pan"] <= 0.5 * plain["pan"]
     assert transfer["object"] >= 0.75
-    assert result.report.replaced == result.report.expected == 9 * 20 * 2
+    assert result.report.replaced == result.report.expected == 9 * 12 * 2
 
 
 def test_the_empty_prompt_is_no_caption():
