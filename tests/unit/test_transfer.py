@@ -329,7 +329,7 @@ def test_a_model_of_unknown_kind_is_taken_on_trust(host):
     host().run(TARGET, Transfer(record(host, kind="")))
 
 
-@pytest.mark.parametrize("absent", [{(0, "uncond")}, {(0, "cond"), (2, "uncond")}], ids=str)
+@pytest.mark.parametrize("absent", [[(0, "uncond")], [(0, "cond"), (2, "uncond")]], ids=str)
 def test_prompts_may_be_scheduled_for_some_steps(host, absent):
     """What does not come is neither asked of the recording nor counted."""
     options = {"absent": frozenset(absent), "layers": 2}
