@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from comfyui.server import Server
+
+from . import sink_panel
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -56,3 +58,17 @@ def comfy(request: pytest.FixtureRequest, page_of: Callable[[str], ComfyPage]) -
     yield comfy
     complaints, comfy.complaints = comfy.complaints, []
     assert complaints == []
+
+
+@pytest.fixture
+def inspector(comfy: ComfyPage) -> int:
+    """A Sink Inspector."""
+    return comfy.add("VDiT_SinkInspector", y=-150)
+
+
+@pytest.fixture
+def told(comfy: ComfyPage, inspector: int) -> dict[str, Any]:
+    """What a made-up run of the inspector has told the page."""
+    told = sink_panel.make(comfy)
+    sink_panel.ran(comfy, inspector, told)
+    return told

@@ -93,6 +93,8 @@ def sample(
 
 #: A grid of 2 x 4 x 4 tokens, where the size does not matter and there are many runs.
 SMALL = (16, 2, 8, 8)
+#: The shortest run that has a step behind the first.
+SHORT: dict[str, Any] = {"size": SMALL, "steps": 2}
 
 
 def both_prompts() -> list:

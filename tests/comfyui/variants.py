@@ -19,15 +19,15 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3))
 
 
-def node(module: str, name: str, *settings: Any, **more: Any):
-    """The demo model as a stock node changes it."""
+def node(module: str, name: str, *settings: Any, model: Any = MODEL, **more: Any):
+    """A model as a stock node changes it."""
     try:
         kind = getattr(importlib.import_module(f"comfy_extras.{module}"), name)
     except (ImportError, AttributeError):
         raise Absent(f"this ComfyUI has no {name}") from None
     if hasattr(kind, "execute"):
-        return kind.execute(MODEL, *settings, **more).result[0]
-    return getattr(kind(), kind.FUNCTION)(MODEL, *settings, **more)[0]
+        return kind.execute(model, *settings, **more).result[0]
+    return getattr(kind(), kind.FUNCTION)(model, *settings, **more)[0]
 
 
 def lora(scale: float) -> dict[str, torch.Tensor]:
@@ -39,10 +39,10 @@ def lora(scale: float) -> dict[str, torch.Tensor]:
     }
 
 
-def with_lora(scale: float = 0.1):
+def with_lora(model: Any = MODEL):
     import comfy.sd
 
-    return comfy.sd.load_lora_for_models(MODEL, None, lora(scale), 1.0, 0.0)[0]
+    return comfy.sd.load_lora_for_models(model, None, lora(0.1), 1.0, 0.0)[0]
 
 
 def hooked() -> list:

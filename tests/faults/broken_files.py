@@ -12,7 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from vdit_core.call import ModelSignature
+from vdit_core.sparse.profile import SparseProfile
+from vdit_core.store import AttentionStore, StoreFileError
 from vdit_core.store.format import digest
+
+#: JSON that no parser gets to the end of.
+DEEP = "[" * 100_000
+
+PROFILE = SparseProfile(
+    ModelSignature(2, 2, 8),
+    "exact share",
+    0.5,
+    (0.25, 0.5),
+    errors=(((0.5, 0.1), (1.5, 0.1)),) * 2,
+    temperature=(((1.0, 1.1),) * 2,) * 2,
+    measured={"seed": 1},
+)
 
 
 def parts(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -36,6 +54,15 @@ def described(content: bytes, header: str | None = None, entries: str | None = N
     metadata["entries"] = metadata["entries"] if entries is None else entries
     metadata["digest"] = digest(metadata["header"], metadata["entries"])
     return together(whole, tensors)
+
+
+def refused(path: Path, said: str = "") -> None:
+    """The file is refused by name, with what is wrong and what to do."""
+    with promptly(), pytest.raises(StoreFileError, match=said or None) as caught:
+        AttentionStore.load(path)
+    assert f"{path} is not a whole attention store: " in str(caught.value)
+    assert str(caught.value).endswith(". Record it again.")
+    assert len(str(caught.value)) < 2000
 
 
 @contextmanager

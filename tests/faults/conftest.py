@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from synthetic_host import Outputs, SyntheticHost, same
 
+from vdit_core.call import TokenGrid
 from vdit_core.record import Recorder, Selection
+from vdit_core.selection import Indices
 from vdit_core.sparse.profile import SparseProfile
 from vdit_core.store import AttentionStore
 
@@ -88,3 +90,21 @@ def record() -> Callable[..., AttentionStore]:
         return recorder.take()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def content(record: Callable[..., AttentionStore], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small store's file: layer 0 and 2, one step, one branch, exact."""
+    store = record(Selection(Indices("0, 2"), steps=Indices("1"), branches="cond"))
+    return _saved(store, tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def large(record: Callable[..., AttentionStore], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """More than 200 KB."""
+    return _saved(record(grid=TokenGrid(2, 8, 8)), tmp_path_factory.mktemp("large"))
+
+
+def _saved(store: AttentionStore, folder: Path) -> bytes:
+    store.save(folder / "a.safetensors")
+    return (folder / "a.safetensors").read_bytes()

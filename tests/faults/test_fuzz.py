@@ -6,7 +6,7 @@ The run in CI takes a few seconds. For a long one, of which the figures are prin
 
 Inputs are tried in a process of its own, which may take a gigabyte of address space more than it has after loading, and
 five seconds for each input. What it finds is printed by hypothesis, with the file as base64; it becomes a case in
-`test_files.py`.
+`test_forged_files.py`.
 """
 
 from __future__ import annotations
