@@ -6,17 +6,13 @@ Tensors are (rows, heads, tokens, head_dim).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .one_map import apply_map
-
-#: A host's attention: (q, k, v) -> output of v's shape; q, k and v alike in shape, unless its attribute `any_width` is
-#: True: then v may be wider.
-Backend = Callable[[Tensor, Tensor, Tensor], Tensor]
+from .one_map import Backend, apply_map
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_product_attention) -> Tensor:
@@ -29,7 +25,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_prod
     Returns:
         A tensor of v's shape and dtype.
     """
-    if v.shape[-1] == q.shape[-1] or getattr(backend, "any_width", False):
+    if v.shape[-1] == q.shape[-1]:
         return backend(q, k, v)
     if v.shape[-1] % q.shape[-1]:
         raise ValueError(f"Values {v.shape[-1]} wide do not split into heads {q.shape[-1]} wide.")
@@ -53,13 +49,8 @@ def attend_shared(q: Tensor, k: Tensor, v: Tensor, first: Sequence[int], backend
         alike.setdefault(like, []).append(row)
     output = torch.empty_like(v)
     for rows in (rows for rows in alike.values() if len(rows) > 1):
-        source = slice(rows[0], rows[0] + 1)
-        if getattr(backend, "any_width", False):
-            wide = v[rows].permute(1, 2, 0, 3).flatten(2)[None]
-            output[rows] = backend(q[source], k[source], wide)[0].unflatten(-1, (len(rows), -1)).permute(2, 0, 1, 3)
-        else:
-            values, outputs = ([x[row : row + 1] for row in rows] for x in (v, output))
-            apply_map(q[source], k[source], values, outputs, backend)
+        values, outputs = ([x[row : row + 1] for row in rows] for x in (v, output))
+        apply_map(q[rows[:1]], k[rows[:1]], values, outputs, backend)
     if alone := [rows[0] for rows in alike.values() if len(rows) == 1]:
         output[alone] = attend(q[alone], k[alone], v[alone], backend)
     return output

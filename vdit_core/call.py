@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import Backend, attend, attend_biased, attend_shared
+from .attention import attend, attend_biased, attend_shared
+from .one_map import Backend
 
 
 @dataclass(frozen=True)

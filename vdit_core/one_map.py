@@ -10,85 +10,92 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .gpu import triton_works
+from .gpu import kernels_take
 from .race import Race
+
+#: A host's attention: (q, k, v) -> output of v's shape; q, k and v alike in shape, unless its attribute `any_width` is
+#: True: then v may be wider.
+Backend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+_Way = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor], Backend], None]
 
 _CHUNK_BYTES = 64 * 2**20
 _race = Race()
 
-Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-Way = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], None]
 
-
-def apply_map(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], attention: Attention) -> None:
+def apply_map(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> None:
     """softmax(Q K^T / sqrt(d)) applied to each of several values.
 
-    On a GPU the ways to do it race once for each shape, `attention` for every value among them; elsewhere chunks of
-    queries are taken to all keys.
+    A backend for values of any width gets them side by side. Otherwise chunks of queries are taken to all keys, or, on
+    a GPU, the ways there are race once for each shape, the backend for one value after the other among them.
 
     Args:
-        q, k and each of values: (rows, heads, tokens, head_dim); values and outputs are each of one layout.
-        outputs: written to. attention: computes softmax(Q K^T / sqrt(d)) V for one value.
+        q, k and each of values: (rows, heads, tokens, head_dim). outputs: like the values, written to.
     """
-    if not q.is_cuda:
-        return _by_chunks(q, k, values, outputs)
+    if getattr(backend, "any_width", False):
+        way: _Way = _side_by_side
+    elif q.is_cuda:
+        way = _fastest(q, k, values, outputs, backend)
+    else:
+        way = _by_chunks
+    way(q, k, values, outputs, backend)
 
-    def host(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        _one_by_one(q, k, values, outputs, attention)
 
-    def pairs(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        _by_pairs(q, k, values, outputs, attention)
-
-    ways: list[Way] = [pairs] if _pairs_take(q, k, values, outputs) else []
-    ways += [_side_by_side] if _fused_takes(q, k, values[0]) else []
-    ways += [host]
+def _fastest(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> _Way:
+    ways: list[_Way] = [_one_by_one]
+    if _efficient_takes(q, k, values[0]):
+        ways.insert(0, _side_by_side_efficiently)
+    if _pairs_take(q, k, values, outputs):
+        ways.insert(0, _by_pairs)
     kind = (len(values), q.shape, k.shape, q.dtype, q.device)
-    times = _race.run(kind, [partial(way, q, k, values, outputs) for way in ways], q.device)
-    return ways[times.index(min(times))](q, k, values, outputs)
+    times = _race.run(kind, [partial(way, q, k, values, outputs, backend) for way in ways], q.device)
+    return ways[times.index(min(times))]
 
 
-def _one_by_one(
-    q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], attention: Attention
-) -> None:
+def _one_by_one(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> None:
     for value, output in zip(values, outputs, strict=True):
-        output.copy_(attention(q, k, value))
+        output.copy_(backend(q, k, value))
 
 
-def _pairs_take(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
-    if len(values) < 2 or q.dtype not in (torch.float16, torch.bfloat16) or q.shape[-1] not in (64, 128):
-        return False
-    of_one_layout = all(len({x.stride() for x in group}) == 1 for group in (values, outputs))
-    rows_of_numbers = all(x.stride(-1) == 1 for x in (q, k, values[0], outputs[0]))
-    return of_one_layout and rows_of_numbers and triton_works(q.device)
-
-
-def _by_pairs(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], attention: Attention) -> None:
-    """Two values at a time by this pack's own kernel; one that is left over by the host's attention."""
-    from .gpu.two_values import attend_two  # imports Triton
-
-    for i in range(0, len(values) - 1, 2):
-        for row in range(len(q)):
-            pair, written = ((x[i][row], x[i + 1][row]) for x in (values, outputs))
-            attend_two(q[row], k[row], pair, written)
-    left = len(values) // 2 * 2
-    _one_by_one(q, k, values[left:], outputs[left:], attention)
-
-
-def _fused_takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    return torch.backends.cuda.can_use_efficient_attention(
-        torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
-    )
-
-
-def _side_by_side(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-    """By PyTorch's memory-efficient attention, which takes values wider than queries."""
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.EFFICIENT_ATTENTION):
-        wide = F.scaled_dot_product_attention(q, k, torch.cat(list(values), dim=-1))
+def _side_by_side(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> None:
+    """As one value that is wider than the queries."""
+    wide = backend(q, k, torch.cat(list(values), dim=-1))
     for part, output in zip(wide.split(q.shape[-1], dim=-1), outputs, strict=True):
         output.copy_(part)
 
 
-def _by_chunks(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+def _efficient_takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    params = torch.backends.cuda.SDPAParams(q, k, v, None, 0.0, False, False)
+    return torch.backends.cuda.can_use_efficient_attention(params)
+
+
+def _side_by_side_efficiently(
+    q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend
+) -> None:
+    """By PyTorch's memory-efficient attention, which takes any width."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.EFFICIENT_ATTENTION):
+        _side_by_side(q, k, values, outputs, F.scaled_dot_product_attention)
+
+
+def _pairs_take(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+    of_one_layout = all(len({x.stride() for x in group}) == 1 for group in (values, outputs))
+    rows_of_numbers = all(x.stride(-1) == 1 for x in (q, k, values[0], outputs[0]))
+    return len(values) > 1 and of_one_layout and rows_of_numbers and kernels_take(q, k)
+
+
+def _by_pairs(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> None:
+    """Two values at a time by this pack's own kernel; one that is left over by the backend."""
+    from .gpu.two_values import attend_two  # imports Triton
+
+    paired = len(values) // 2 * 2
+    for i in range(0, paired, 2):
+        for row in range(len(q)):
+            pair, written = ((x[i][row], x[i + 1][row]) for x in (values, outputs))
+            attend_two(q[row], k[row], pair, written)
+    _one_by_one(q, k, values[paired:], outputs[paired:], backend)
+
+
+def _by_chunks(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> None:
     """Chunks of queries against all keys, in bounded memory; in float32 at least, as fused kernels do it."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     queries = max(1, _CHUNK_BYTES // (dtype.itemsize * q.shape[0] * q.shape[1] * k.shape[2]))

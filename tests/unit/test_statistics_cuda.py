@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from vdit_core.call import ModelSignature, TokenGrid
+from vdit_core.gpu import kernels_take
 from vdit_core.inspect import distance, rows
 from vdit_core.inspect.observe import from_store
 from vdit_core.inspect.rows import bins
@@ -167,12 +168,12 @@ def test_a_chunk_may_interrupt():
 def test_what_the_kernels_cannot_do_is_done_without():
     grid = TokenGrid(4, 10, 13)
     q, k = tensors(grid)
-    assert fused.takes(q, k)
+    assert kernels_take(q, k)
     assert fused.suits(grid, Wanted(20))
     assert not fused.suits(grid, Wanted())
     assert map_statistics(q, k, grid, Wanted()).exact
     for x in (q.float(), q[..., :48]):
-        assert not fused.takes(x, x)
+        assert not kernels_take(x, x)
         assert map_statistics(x, x, grid, Wanted(20)).exact
 
 

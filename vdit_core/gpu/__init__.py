@@ -6,6 +6,7 @@ import logging
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -23,3 +24,9 @@ def triton_works(device: torch.device) -> bool:
     except Exception as error:
         logger.warning("VDiT Attention: Triton does not work here, its kernels are left out: %s", error)
         return False
+
+
+def kernels_take(q: Tensor, k: Tensor) -> bool:
+    """Whether the kernels that take queries and keys take these: half precision, heads 64 or 128 wide."""
+    half = q.dtype in (torch.float16, torch.bfloat16) and q.dtype == k.dtype
+    return half and q.shape[-1] in (64, 128) and triton_works(q.device)

@@ -8,9 +8,7 @@ A part of a map, two passes over its queries: their norms, and their weights on 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -27,41 +25,14 @@ _LEAST_BLOCK = 16  # a finer pooled map would leave most of each tile empty
 _MOST_PLACES = 8192  # in a frame: a kernel holds one row of them in registers
 _MOST_SORTED = 131072  # likewise, of tokens (beyond 65536, in what it spills)
 
-logger = logging.getLogger(__name__)
-
-
-def takes(q: Tensor, k: Tensor) -> bool:
-    """Whether the kernels take these tensors; the plain path does the rest."""
-    return (
-        q.dtype == k.dtype
-        and q.dtype in (torch.float16, torch.bfloat16)
-        and q.shape[-1] in (64, 128)
-        and _work(q.device)
-    )
-
 
 def suits(grid: TokenGrid, wanted: Wanted) -> bool:
     """Whether `FusedSums` can sum these figures of maps on this grid."""
     return grid.tokens >= _LEAST_BLOCK * wanted.pooled and grid.height * grid.width <= _MOST_PLACES
 
 
-@lru_cache
-def _work(device: torch.device) -> bool:
-    """Whether Triton can build for this GPU; it needs a C compiler on the machine, for one."""
-    if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
-    try:
-        with torch.cuda.device(device):
-            probe = torch.ones(1, 1, 4, device=device)
-            kernels.distances(probe, torch.zeros(1, dtype=torch.int32, device=device), 2, 2)
-    except Exception as error:
-        logger.warning("Statistics of attention maps are computed without GPU kernels, slowly: %s", error)
-        return False
-    return True
-
-
 class FusedSums(Sums):
-    """As its base, by kernels. q, k: as `takes` wants them."""
+    """As its base, by kernels. q, k: as `gpu.kernels_take` wants them."""
 
     def __init__(self, q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted, queries: Tensor | None) -> None:
         q, k = _in_rows(q, k)
@@ -172,7 +143,7 @@ class FusedSums(Sums):
 def weights(q: Tensor, k: Tensor, queries: Tensor, columns: slice) -> Iterator[tuple[Tensor, Tensor]]:
     """As `rows.weights`, on some keys only: queries and their weights on those, float32 (heads, c, keys).
 
-    q, k: as `takes` wants them. queries: (n,), on the CPU.
+    q, k: as `gpu.kernels_take` wants them. queries: (n,), on the CPU.
     """
     q, k = _in_rows(q, k)
     line = TokenGrid(1, 1, k.shape[1])  # runs that no frame parts

@@ -1,4 +1,4 @@
-"""Whether this pack's GPU kernels can be used: they need Triton, which not every machine has."""
+"""This package's GPU kernels, where they can be used."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from types import ModuleType
 
 from torch import Tensor
 
+from ..gpu import kernels_take
+
 
 def kernels_for(q: Tensor, k: Tensor) -> ModuleType | None:
     """`fused`, if it takes such queries and keys; None: the plain path serves."""
-    if not q.is_cuda:
+    if not kernels_take(q, k):
         return None
-    try:
-        from . import fused
-    except ImportError:
-        return None
-    return fused if fused.takes(q, k) else None
+    from . import fused  # imports Triton
+
+    return fused

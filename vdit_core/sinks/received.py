@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..gpu import triton_works
+from ..gpu import kernels_take
 
 _BYTES = 32 * 2**20  # of rows at once
 
@@ -30,8 +30,7 @@ def received(q: Tensor, k: Tensor, queries: Tensor | None = None, bias: Tensor |
         float32 (heads, tokens), twice; the masses of a head sum to 1.
     """
     chosen = q if queries is None else q[:, queries.to(q.device)]
-    half = q.dtype in (torch.float16, torch.bfloat16) and q.dtype == k.dtype and q.shape[-1] in (64, 128)
-    if bias is None and half and triton_works(q.device):
+    if bias is None and kernels_take(q, k):
         from . import kernels  # imports Triton
 
         total, squares = kernels.columns(chosen, k)
