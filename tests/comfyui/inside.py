@@ -45,7 +45,7 @@ from pack.vdit_core.hosts import comfy as host  # noqa: E402
 from pack.vdit_core.hosts import comfy_demo  # noqa: E402
 
 STEPS, CALLS = 3, 9 * 3 * 2
-MODEL, CLIP, _ = comfy_demo.load()
+MODEL, CLIP, VAE = comfy_demo.load()
 
 
 def shallow(layers: int = 4):

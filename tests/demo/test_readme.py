@@ -1,4 +1,4 @@
-"""The README's figures of the demo model are those of the report that a GPU made, and keep their bars."""
+"""The README's figures of the demo model are those of the reports in docs/, and keep their bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EDIT = {"red": "colour", "winter": "season", "truck": "object", "dog": "object"}
 
 
 def report(seeds: int) -> dict[str, Any]:
-    """What `vdit demo --pairs all --seeds N --first-seed 0 --device cuda` wrote."""
+    """What `vdit demo --pairs all --seeds N --first-seed 0` wrote: 64 seeds on a GPU, 16 on two CPU cores."""
     file = ROOT / "docs" / f"demo_report_{seeds}.json"
     if not file.is_file():
         pytest.skip(
