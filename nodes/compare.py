@@ -5,10 +5,12 @@ from __future__ import annotations
 import comfy.model_management
 from comfy_api.latest import io
 
+from ..vdit_core.outcome import done
 from ..vdit_core.record import Selection
 from ..vdit_core.selection import Indices
 from ..vdit_core.store import AttentionStore
-from . import choices, images, progress, report, sockets
+from . import choices, images, progress, sockets
+from .outcomes import Telling
 
 
 class CompareAttention(io.ComfyNode):
@@ -80,5 +82,6 @@ class CompareAttention(io.ComfyNode):
         ]
         cosine = found[0].means()["measured"]["cosine"]
         text = f"cosine similarity {cosine:.3f}, {found[0].pairs} pairs of maps"
-        report.show(cls.hidden.unique_id, text, good=True, layers=first.header.model.layers)
-        return io.NodeOutput(images.as_image(compare.picture(*found)), compare.verdict(*found), compare.as_json(*found))
+        ui = Telling(cls.hidden.unique_id, "Compare Attention").tell(done(text), first.header.model.layers)
+        shown = images.as_image(compare.picture(*found))
+        return io.NodeOutput(shown, compare.verdict(*found), compare.as_json(*found), ui=ui)

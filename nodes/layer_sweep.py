@@ -22,15 +22,17 @@ from torch import Tensor
 
 from nodes import common_ksampler
 
-from ..vdit_core.hosts.comfy import HostError, Outcome, attach, signature
+from ..vdit_core import outcome
+from ..vdit_core.hosts.comfy import attach, signature
 from ..vdit_core.hosts.comfy_samplers import with_one_noise
 from ..vdit_core.selection import Indices
 from ..vdit_core.sweep.folder import SweepFolder, fingerprint
 from ..vdit_core.sweep.plan import AT_ONCE, MODES, Sweep, batches
 from ..vdit_core.sweep.run import missing, run
 from ..vdit_core.transfer import LiveTransfer, Where
-from . import choices, images, report, sockets
+from . import choices, images, sockets
 from .live_batch import batch
+from .outcomes import Telling
 from .sampling import Sampling
 from .sweep_progress import Progress, Steps
 
@@ -140,12 +142,13 @@ class LayerSweep(io.ComfyNode):
         folder = SweepFolder(_place(sweep), sweep)
         done = folder.load(logging.warning)
         at_once = videos_per_batch or _fitting(model, latent["samples"])
-        told = Progress(cls.hidden.unique_id, batches(missing(sweep, done), at_once), steps, layers)
+        telling = Telling(cls.hidden.unique_id, "Layer Sweep")
+        told = Progress(telling, batches(missing(sweep, done), at_once), steps, layers)
         conditionings = {_SOURCE: source, _TARGET: target}
 
         def sample(prompts: Sequence[str], transfer: LiveTransfer) -> Tensor:
             positive, repeated = batch([conditionings[prompt] for prompt in prompts], latent)
-            patched = attach(attach(model, Steps(told.step)), transfer, _refuse_stock)
+            patched = attach(attach(model, Steps(told.step)), transfer, required=True)
             (found,) = common_ksampler(patched, seed, steps, cfg, sampler_name, scheduler, positive, negative, repeated)
             told.batch_done()
             return found["samples"]
@@ -156,7 +159,7 @@ class LayerSweep(io.ComfyNode):
             [told.decoded(sampling.decode(one), n, len(latents)) for n, one in enumerate(latents.split(1))]
         )
         result = scores.measure(sweep, clips)
-        report.show(cls.hidden.unique_id, result.verdict(), good=True, layers=layers)
+        ui = telling.tell(outcome.done(result.verdict()), layers)
         title = f"Layer sweep, {mode} · {steps} steps, seed {seed}"
         return io.NodeOutput(
             result.suggested,
@@ -164,12 +167,8 @@ class LayerSweep(io.ComfyNode):
             images.as_image(pictures.sheet(result, clips, names=_NAMES)),
             result.as_text(),
             json.dumps(result.as_dict(), indent=1),
+            ui=ui,
         )
-
-
-def _refuse_stock(outcome: Outcome) -> None:
-    if outcome.stock is not None:
-        raise HostError(f"The sweep needs to replace attention maps, but {outcome.stock}.")
 
 
 _marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

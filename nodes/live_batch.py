@@ -40,6 +40,27 @@ def batch(prompts: list[list], latent: dict[str, Any]) -> tuple[list, dict[str, 
     return [[joined, dict(prompts[0][0][1])]], _repeated(latent, len(prompts))
 
 
+def other_inputs(
+    positive: list, latent: dict[str, Any], given: dict[str, list[dict[str, Any]]], sampled: Tensor
+) -> str | None:
+    """What of a joined conditioning and a repeated latent is not what the sampler was given; None if it was given both.
+
+    Args:
+        positive, latent: as `batch` made them. given: the guider's conditionings by kind. sampled: its latent.
+    """
+    own = positive[0][0]
+    prompts = [entry.get("cross_attn") for entry in given.get("positive") or ()]
+    wrong = []
+    if not any(isinstance(prompt, Tensor) and _same(prompt, own) for prompt in prompts):
+        wrong.append("positive")
+    expected = latent["samples"]
+    if sampled.shape != expected.shape or not torch.equal(sampled.float().cpu(), expected.float().cpu()):
+        wrong.append("latent")
+    if not wrong:
+        return None
+    return f"the sampler's {' and '.join(wrong)} {'are' if len(wrong) > 1 else 'is'} not Live Transfer's own"
+
+
 def _repeated(latent: dict[str, Any], count: int) -> dict[str, Any]:
     samples = latent["samples"]
     if len(samples) != 1:

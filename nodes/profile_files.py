@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..vdit_core.outcome import done
 from ..vdit_core.sparse.profile import SparseProfile
-from . import report, sockets
+from . import sockets
 from .named_files import NamedFiles
+from .outcomes import Telling
 
 _FILES = NamedFiles("sparsity profile", ".json")
 
@@ -44,8 +46,10 @@ class SaveSparsityProfile(io.ComfyNode):
     def execute(cls, profile: SparseProfile, filename_prefix: str) -> io.NodeOutput:
         name, path = _FILES.new(filename_prefix)
         profile.save(path)
-        report.show(cls.hidden.unique_id, f"saved {path.name}", good=True, layers=profile.model.layers)
-        return io.NodeOutput(profile, name)
+        ui = Telling(cls.hidden.unique_id, "Save Sparsity Profile").tell(
+            done(f"saved {path.name}"), profile.model.layers
+        )
+        return io.NodeOutput(profile, name, ui=ui)
 
 
 class LoadSparsityProfile(io.ComfyNode):
@@ -90,5 +94,5 @@ class LoadSparsityProfile(io.ComfyNode):
     def execute(cls, file: str) -> io.NodeOutput:
         profile = SparseProfile.load(_FILES.path(file, must_exist=True))
         text = f"{profile.method}, {profile.model.layers} layers"
-        report.show(cls.hidden.unique_id, f"loaded {text}", good=True, layers=profile.model.layers)
-        return io.NodeOutput(profile)
+        ui = Telling(cls.hidden.unique_id, "Load Sparsity Profile").tell(done(f"loaded {text}"), profile.model.layers)
+        return io.NodeOutput(profile, ui=ui)

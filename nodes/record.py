@@ -6,14 +6,16 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..vdit_core.hosts.comfy import attach
+from ..vdit_core.hosts.comfy import attach, graph
+from ..vdit_core.outcome import Verdict
 from ..vdit_core.precision import PRECISIONS
 from ..vdit_core.record import Recorder, Selection
 from ..vdit_core.selection import Indices
 from ..vdit_core.sinks.observe import SinkObserver
 from ..vdit_core.store.shelves import TIERS
-from . import choices, report, room, sockets
-from .recording import Losses, Recording
+from . import choices, room, sockets
+from .outcomes import Telling, forget_what_changed
+from .recording import Recording, fingerprint_of
 
 _WHAT = ("queries and keys", "statistics", "both")
 
@@ -74,6 +76,9 @@ class RecordAttention(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The same model, watched."),
                 sockets.AttentionRecorder.Output(display_name="recorder", tooltip="For Finish Recording."),
             ],
+            hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
+            not_idempotent=True,  # two of the same settings are two recorders, not one entry of the cache
         )  # fmt: skip
 
     @classmethod
@@ -82,7 +87,8 @@ class RecordAttention(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> int:
-        return Losses.count
+        forget_what_changed(cls.hidden.unique_id)
+        return fingerprint_of(cls.hidden.unique_id)
 
     @classmethod
     def execute(
@@ -102,10 +108,12 @@ class RecordAttention(io.ComfyNode):
         chosen = nothing if what == _WHAT[1] else selection
         recorder = Recorder(chosen, precision, tier, room.granted(memory_gb), room.temporary())
         observer = None if what == _WHAT[0] else SinkObserver(selection)
-        recording = Recording(recorder, observer)
+        telling = Telling(cls.hidden.unique_id, "Record Attention")
+        recording = Recording(recorder, observer, cls.hidden.unique_id, telling)
         if observer is not None:
-            model = attach(model, observer)
-        return io.NodeOutput(attach(model, recorder, recording.ended), recording)
+            model = attach(model, observer, required=True)
+        model = attach(model, recorder, recording.ended, required=not recorder.records_nothing)
+        return io.NodeOutput(model, recording, ui=telling.ui)
 
 
 class FinishRecording(io.ComfyNode):
@@ -129,14 +137,21 @@ class FinishRecording(io.ComfyNode):
                     tooltip="What was measured, for Sink Inspector; nothing if none was asked for.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
     def execute(cls, recorder: Recording, latent: dict[str, Any]) -> io.NodeOutput:
-        store, measured = recorder.claim(latent["samples"])
-        kept = [f"recorded {store.size()}"] if len(store) or measured is None else []
-        if measured is not None:
-            kept.append(f"measured {len(measured.calls)} calls, {measured.nbytes / 2**20:.1f} MiB")
-        report.show(cls.hidden.unique_id, "; ".join(kept), good=True, layers=store.header.model.layers)
-        return io.NodeOutput(store, latent, measured)
+        node = cls.hidden.unique_id
+        claimed = recorder.claim(latent["samples"], _upstream(cls.hidden.dynprompt, node), node)
+        verdict = Verdict(claimed.verdict.level, ", ".join(filter(None, (claimed.verdict.text, claimed.named))))
+        ui = Telling(node, "Finish Recording").tell(verdict, claimed.store.header.model.layers)
+        return io.NodeOutput(claimed.store, latent, claimed.measured, ui=ui)
+
+
+def _upstream(dynprompt: Any, node: str | None) -> set[str]:
+    """The nodes that Finish Recording's latent comes from, those of expanded nodes too."""
+    if dynprompt is None:
+        return set()
+    nodes = {name: dynprompt.get_node(name) for name in dynprompt.all_node_ids()}
+    return set(graph.ids_upstream(nodes, node, "latent"))

@@ -13,7 +13,7 @@ from torch import Tensor
 from nodes import common_ksampler
 
 from ..vdit_core.call import Interceptor
-from ..vdit_core.hosts.comfy import HostError, Outcome, attach
+from ..vdit_core.hosts.comfy import attach
 from . import progress
 from .live_batch import batch
 
@@ -58,10 +58,10 @@ class Sampling:
         """The latents of so many videos in one batch, with an editor or observer on the model.
 
         Raises:
-            HostError: if the model's tokens are not known: then nothing could be edited.
+            HostError: if the model's attention cannot be reached: then nothing could be edited or measured.
         """
         positive, repeated = batch([self.positive] * count, self.latent)
-        model = self.model if editor is None else attach(self.model, editor, _refuse_stock)
+        model = self.model if editor is None else attach(self.model, editor, required=True)
         (found,) = common_ksampler(
             model, self.seed, self.steps, self.cfg, self.sampler_name, self.scheduler, positive, self.negative, repeated
         )
@@ -76,8 +76,3 @@ class Sampling:
         if scale < 1:
             frames = F.interpolate(frames, scale_factor=scale, mode="area")
         return frames.transpose(0, 1)[None].clamp(0, 1)
-
-
-def _refuse_stock(outcome: Outcome) -> None:
-    if outcome.stock is not None:
-        raise HostError(f"This node needs to reach the model's attention, but {outcome.stock}.")

@@ -9,14 +9,15 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vdit_core.hosts.comfy import Outcome, attach
+from ..vdit_core.outcome import done
 from ..vdit_core.sinks.control import ACTIONS, SinkControl, Targets
 from ..vdit_core.sinks.detect import EVENNESS, RATIO, detect
 from ..vdit_core.sinks.observe import from_store
 from ..vdit_core.sinks.record import SinkRecord
 from ..vdit_core.sinks.words import describe
 from ..vdit_core.store import AttentionStore
-from . import images, progress, report, sink_pieces, sockets
+from . import images, progress, sink_pieces, sockets
+from .outcomes import Telling, TellingNode, attach_and_tell
 
 _INSTEAD = ("the sinks", "random others")
 
@@ -92,7 +93,7 @@ class SinkInspector(io.ComfyNode):
         model = measured.run.model
         text = f"{len(findings.tokens())} sinks in {len(findings.sink_heads())} heads" if findings.sinks else "no sinks"
         text += f"; strongest key {findings.peak.max():.0f} x uniform"
-        report.show(cls.hidden.unique_id, text, good=True, layers=model.layers)
+        ui = Telling(cls.hidden.unique_id, "Sink Inspector").tell(done(text), model.layers)
         return io.NodeOutput(
             Targets.of(findings, model),
             images.as_image(pictures.heads_picture(findings)),
@@ -100,7 +101,7 @@ class SinkInspector(io.ComfyNode):
             images.as_image(pictures.steps_picture(measured, findings)),
             describe(findings),
             json.dumps(findings.as_json(), indent=1),
-            ui={"vdit_sinks": [sink_pieces.write(measured, findings, frames)]},
+            ui=ui | {"vdit_sinks": [sink_pieces.write(measured, findings, frames)]},
         )
 
 
@@ -132,7 +133,7 @@ def _chosen(findings: Any, layer: int, head: int) -> tuple[int, int]:
     return row, column if head < 0 else findings.heads.index(head)
 
 
-class SinkControlNode(io.ComfyNode):
+class SinkControlNode(TellingNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -166,6 +167,7 @@ class SinkControlNode(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model without its sinks.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )  # fmt: skip
 
     @classmethod
@@ -173,14 +175,5 @@ class SinkControlNode(io.ComfyNode):
         if of == _INSTEAD[1]:
             draw = sinks.random_tokens if action in ("mask", "cap") else sinks.random_heads
             sinks = draw(random_seed)
-        control, node = SinkControl(sinks, action, cap / 100), cls.hidden.unique_id
-
-        def ended(outcome: Outcome) -> None:
-            if outcome.stock is not None:
-                report.show(node, f"stock model: {outcome.stock}", good=False)
-            elif outcome.samples is not None and outcome.run is not None:
-                keys = sum(map(len, sinks.tokens.values()))
-                text = f"changed {control.changed} calls: {len(sinks)} heads" + (f", {keys} keys" if keys else "")
-                report.show(node, text if len(sinks) else "no sinks to change", True, outcome.run.model.layers)
-
-        return io.NodeOutput(attach(model, control, ended))
+        control, telling = SinkControl(sinks, action, cap / 100), Telling(cls.hidden.unique_id, "Sink Control")
+        return io.NodeOutput(attach_and_tell(model, control, telling, control.verdict), ui=telling.ui)

@@ -6,13 +6,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..vdit_core.hosts.comfy import Outcome, attach
 from ..vdit_core.selection import LayerMask, SelectionError
 from ..vdit_core.sparse.methods import METHODS
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.settings import IF_SLOWER, Settings
 from ..vdit_core.sparse.sparse_attention import SparseAttention
-from . import report, sockets
+from . import sockets
+from .outcomes import Telling, TellingNode, attach_and_tell
+
+_NAME = "Sparse Attention"
 
 
 def where_inputs() -> list[io.Input]:
@@ -89,12 +91,12 @@ def readable(dense_layers: str) -> bool | str:
     return True
 
 
-class SparseAttentionNode(io.ComfyNode):
+class SparseAttentionNode(TellingNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="VDiT_SparseAttention",
-            display_name="Sparse Attention",
+            display_name=_NAME,
             category=sockets.CATEGORY,
             description="Computes a part of each attention map only, which is faster for long videos. A Sparsity "
             "Profile spends that part on the layers and heads that need it.",
@@ -117,6 +119,7 @@ class SparseAttentionNode(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with sparse attention.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )  # fmt: skip
 
     @classmethod
@@ -125,13 +128,6 @@ class SparseAttentionNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, profile: SparseProfile | None = None, **inputs: Any) -> io.NodeOutput:
-        editor, node = SparseAttention(settings(profile=profile, **inputs)), cls.hidden.unique_id
-
-        def ended(outcome: Outcome) -> None:
-            if outcome.stock is not None:
-                report.show(node, f"stock model: {outcome.stock}", good=False)
-            elif outcome.samples is not None and outcome.run is not None:
-                done = editor.report
-                report.show(node, str(done), done.why_dense is None, outcome.run.model.layers)
-
-        return io.NodeOutput(attach(model, editor, ended))
+        editor, telling = SparseAttention(settings(profile=profile, **inputs)), Telling(cls.hidden.unique_id, _NAME)
+        patched = attach_and_tell(model, editor, telling, lambda: editor.report.verdict())
+        return io.NodeOutput(patched, ui=telling.ui)

@@ -8,10 +8,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vdit_core import outcome
 from ..vdit_core.hosts.comfy import signature
+from ..vdit_core.outcome import idle
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.quality import compare
-from . import images, report, sockets, sparse
+from . import images, sockets, sparse
+from .outcomes import Telling
 from .sampling import Sampling
 from .sampling import inputs as sampling_inputs
 
@@ -79,13 +82,14 @@ class SparseReport(io.ComfyNode):
         made = signature(model)
         if profile is not None:
             profile.check(made, method)
-        videos, shares, node = Sampling(model, **sampling), _shares(keeps), cls.hidden.unique_id
+        videos, shares = Sampling(model, **sampling), _shares(keeps)
+        telling = Telling(cls.hidden.unique_id, "Sparse Report")
         total, done = 1 + len(shares) * (1 if profile is None else 2), 0
 
         def video_done() -> None:
             nonlocal done
             done += 1
-            report.show(node, f"{done} of {total} videos", good=True, layers=made.layers)
+            telling.show(idle(f"{done} of {total} videos"), made.layers)
 
         settings = sparse.settings(
             method, 100, dense_layers, dense_first, dense_last, first_frame, minimum_tokens, if_slower
@@ -96,8 +100,9 @@ class SparseReport(io.ComfyNode):
         frames = side_by_side({name: found.clips[name] for name in ("dense", *shown)}, scale)
         best = min(found.trials, key=lambda trial: trial.seconds)
         text = f"{best.label}: {found.seconds / best.seconds:.1f}x as fast as dense, {best.quality.psnr:.0f} dB"
-        report.show(node, text, good=True, layers=made.layers)
-        return io.NodeOutput(images.as_image(*frames), images.as_image(pareto(found)), found.as_text(), found.as_json())
+        ui = telling.tell(outcome.done(text).but(*found.why_dense()), made.layers)
+        shown = images.as_image(*frames), images.as_image(pareto(found))
+        return io.NodeOutput(*shown, found.as_text(), found.as_json(), ui=ui)
 
 
 def _shares(text: str) -> list[float]:

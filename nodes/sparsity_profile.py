@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..vdit_core import outcome
 from ..vdit_core.hosts.comfy import signature
 from ..vdit_core.selection import Indices
 from ..vdit_core.sparse.end_to_end import measure
@@ -17,7 +18,8 @@ from ..vdit_core.sparse.methods import BY_MASS, METHODS
 from ..vdit_core.sparse.sensitivity import Sensitivity, profile
 from ..vdit_core.sparse.settings import Settings
 from ..vdit_core.sparse.sparse_attention import SparseAttention
-from . import images, progress, report, sockets
+from . import images, progress, sockets
+from .outcomes import Telling
 from .sampling import Sampling
 from .sampling import inputs as sampling_inputs
 
@@ -79,25 +81,26 @@ class SparsityProfile(io.ComfyNode):
         from ..vdit_core.sparse.pictures import profile_picture
         from ..vdit_core.sparse.words import describe
 
-        videos = Sampling(model, **sampling)
+        videos, telling = Sampling(model, **sampling), Telling(cls.hidden.unique_id, "Sparsity Profile")
         made = signature(model)
         steps = Indices(f"0-{videos.steps - 1}/{max(1, videos.steps // _STEPS)}")
         observer = Sensitivity(method, steps, on_call=progress.stop_if_asked)
         videos.sample(observer)
         local, found = observer.found, None
         if measure == _VIDEOS:
-            found = _videos(videos, made, method, keep / 100, videos_per_batch or 4, cls.hidden.unique_id)
+            found = _videos(videos, made, method, keep / 100, videos_per_batch or 4, telling)
         names = ("seed", "steps", "cfg", "sampler_name", "scheduler")
         measured = {"grid": str(observer.grid)} | {name: sampling[name] for name in names}
         result = profile(local, keep / 100, None if found is None else found.weights(local), measured)
         layers = result.densities().mean(1)
         most, least = int(layers.argmax()), int(layers.argmin())
         text = f"layer {most} gets {layers[most]:.0%}, layer {least} {layers[least]:.0%}"
-        report.show(cls.hidden.unique_id, text, good=True, layers=made.layers)
-        return io.NodeOutput(result, images.as_image(profile_picture(result, local, found)), describe(result, found))
+        ui = telling.tell(outcome.done(text), made.layers)
+        shown = images.as_image(profile_picture(result, local, found))
+        return io.NodeOutput(result, shown, describe(result, found), ui=ui)
 
 
-def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: int, node: str | None) -> Any:
+def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: int, telling: Telling) -> Any:
     """The end-to-end measurement; each batch samples the dense video anew."""
     done, total = 0, model.layers + 5
 
@@ -111,7 +114,7 @@ def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: in
             latents = videos.sample(editor, len(tables))
             clips += [videos.decode(one) for one in latents[0 if not clips else 1 :].split(1)]
             done += len(tables) - 1
-            report.show(node, f"{done} of {total} videos", good=True, layers=model.layers)
+            telling.show(outcome.idle(f"{done} of {total} videos"), model.layers)
         return torch.cat(clips)
 
     return measure(model, level, sample)

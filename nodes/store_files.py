@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..vdit_core.outcome import done
 from ..vdit_core.store import AttentionStore
-from . import progress, report, sockets
+from . import progress, sockets
 from .named_files import NamedFiles
+from .outcomes import Telling
 
 _FILES = NamedFiles("recording", ".safetensors")
 
@@ -50,8 +52,10 @@ class SaveAttentionStore(io.ComfyNode):
             advance()
 
         store.save(path, on_entry)
-        report.show(cls.hidden.unique_id, f"saved {path.name}", good=True, layers=store.header.model.layers)
-        return io.NodeOutput(store, name)
+        ui = Telling(cls.hidden.unique_id, "Save Attention Store").tell(
+            done(f"saved {path.name}"), store.header.model.layers
+        )
+        return io.NodeOutput(store, name, ui=ui)
 
 
 class LoadAttentionStore(io.ComfyNode):
@@ -96,5 +100,7 @@ class LoadAttentionStore(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         store = AttentionStore.load(_FILES.path(file, must_exist=True))
-        report.show(cls.hidden.unique_id, f"loaded {store.size()}", good=True, layers=store.header.model.layers)
-        return io.NodeOutput(store)
+        ui = Telling(cls.hidden.unique_id, "Load Attention Store").tell(
+            done(f"loaded {store.size()}"), store.header.model.layers
+        )
+        return io.NodeOutput(store, ui=ui)

@@ -7,10 +7,12 @@ import json
 import comfy.model_management
 from comfy_api.latest import io
 
+from ..vdit_core.outcome import done
 from ..vdit_core.record import Selection
 from ..vdit_core.selection import Indices
 from ..vdit_core.store import AttentionStore
-from . import choices, images, progress, report, sockets
+from . import choices, images, progress, sockets
+from .outcomes import Telling
 
 
 class AttentionStructure(io.ComfyNode):
@@ -119,7 +121,7 @@ class AttentionStructure(io.ComfyNode):
         )
         figures = summary.summary(found.observed)
         text = f"{figures['maps']} maps, {figures['queries']} queries each"
-        report.show(cls.hidden.unique_id, text, good=True, layers=store.header.model.layers)
+        ui = Telling(cls.hidden.unique_id, "Attention Structure").tell(done(text), store.header.model.layers)
         return io.NodeOutput(
             images.as_image(structure.whole(found.shown, log_scale)),
             images.as_image(structure.band(found, log_scale)),
@@ -128,6 +130,7 @@ class AttentionStructure(io.ComfyNode):
             images.as_image(*structure.animation(found.shown, log_scale)),
             summary.as_text(figures),
             json.dumps(figures, indent=1),
+            ui=ui,
         )
 
 

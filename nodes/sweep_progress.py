@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from ..vdit_core.call import AttentionCall, Interceptor, Proceed, Run, Site
-from . import progress, report
+from ..vdit_core.outcome import idle
+from . import progress
+from .outcomes import Telling
 
 
 class Steps(Interceptor):
@@ -36,8 +38,8 @@ class Steps(Interceptor):
 class Progress:
     """Tells the page how far the sweep is, and how long it will take."""
 
-    def __init__(self, node: str | None, plan: Sequence[Sequence[int]], steps: int, layers: int) -> None:
-        self.node, self.plan, self.steps, self.layers = node, plan, steps, layers
+    def __init__(self, telling: Telling, plan: Sequence[Sequence[int]], steps: int, layers: int) -> None:
+        self.telling, self.plan, self.steps, self.layers = telling, plan, steps, layers
         self.batch, self.start = 0, time.monotonic()
         self.bar: Callable[[], None] | None = None
 
@@ -68,7 +70,7 @@ class Progress:
         self._say(text if left is None else f"{text}, {_duration(left)} left")
 
     def _say(self, text: str) -> None:
-        report.show(self.node, text, good=True, layers=self.layers)
+        self.telling.show(idle(text), self.layers)
 
 
 def _duration(seconds: float) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
 
-from ..vdit_core.hosts.comfy import Outcome, attach
 from ..vdit_core.selection import Indices, LayerMask
 from ..vdit_core.store import AttentionStore
-from ..vdit_core.transfer import LiveTransfer, MapTransfer, Transfer, Where
-from . import choices, report, sockets
-from .live_batch import batch
+from ..vdit_core.transfer import LiveTransfer, Transfer, Where
+from . import choices, sockets
+from .live_batch import batch, other_inputs
+from .outcomes import Telling, TellingNode, attach_and_tell
 
 _TARGETS = 4
 _ALIASES = ["attention map transfer", "attention injection", "motion transfer", "video edit"]
@@ -42,22 +43,7 @@ def _where(mask: LayerMask | None, steps: str, strength: float, branches: str, h
     return Where((mask or LayerMask()).scaled(strength), Indices(heads), Indices(steps), branches)
 
 
-def _attach(model: Any, transfer: MapTransfer, node: str | None) -> Any:
-    """The model with a transfer that tells the page after each run what it did."""
-
-    def ended(outcome: Outcome) -> None:
-        if outcome.stock is not None:
-            report.show(node, f"stock model: {outcome.stock}", good=False)
-        elif outcome.samples is not None and outcome.run is not None:
-            done = transfer.report
-            whole = done.replaced == done.expected and not done.missed and outcome.caveat is None
-            text = str(done) if outcome.caveat is None else f"{done}; {outcome.caveat}"
-            report.show(node, text, whole, outcome.run.model.layers)
-
-    return attach(model, transfer, ended)
-
-
-class _TransferNode(io.ComfyNode):
+class _TransferNode(TellingNode):
     """What both nodes check before a prompt runs."""
 
     @classmethod
@@ -92,6 +78,7 @@ class TransferAttention(_TransferNode):
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the source's maps.")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )  # fmt: skip
 
     @classmethod
@@ -107,7 +94,9 @@ class TransferAttention(_TransferNode):
         mask: LayerMask | None = None,
     ) -> io.NodeOutput:
         transfer = Transfer(store, _where(mask, steps, strength, branches, heads), gap)
-        return io.NodeOutput(_attach(model, transfer, cls.hidden.unique_id))
+        telling = Telling(cls.hidden.unique_id, "Transfer Attention")
+        patched = attach_and_tell(model, transfer, telling, lambda: transfer.report.verdict())
+        return io.NodeOutput(patched, ui=telling.ui)
 
 
 class LiveTransferNode(_TransferNode):
@@ -140,6 +129,7 @@ class LiveTransferNode(_TransferNode):
                 io.Latent.Output(display_name="latent", tooltip="For the sampler: one item per prompt, same noise."),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -159,4 +149,8 @@ class LiveTransferNode(_TransferNode):
         targets = [target, *(more[name] for name in sorted(more) if more[name] is not None)]
         positive, latents = batch([source, *targets], latent)
         transfer = LiveTransfer(_where(mask, steps, strength, branches, heads))
-        return io.NodeOutput(_attach(model, transfer, cls.hidden.unique_id), positive, latents)
+        telling = Telling(cls.hidden.unique_id, "Live Transfer")
+        patched = attach_and_tell(
+            model, transfer, telling, lambda: transfer.report.verdict(), partial(other_inputs, positive, latents)
+        )
+        return io.NodeOutput(patched, positive, latents, ui=telling.ui)

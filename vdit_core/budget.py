@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from .errors import VDiTError
 from .store.header import Header
 from .store.shelves import weight
 
 
-class RecordingTooLarge(ValueError):
+class RecordingTooLarge(VDiTError, ValueError):
     """A recording would not fit the room it may take."""
 
 

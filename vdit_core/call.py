@@ -7,13 +7,15 @@ attention, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .attention import attend, attend_biased, attend_shared
+from .errors import VDiTError
 from .one_map import Backend
+from .provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Run:
     dtype: of queries and keys. kind: what else tells models apart, as far as the host knows ("" if not).
     absent: the (step, branch) pairs that will not come, because a prompt is scheduled for other steps.
     evaluations: how often the sampler evaluates a branch in a step, as far as the host knows.
-    one_noise: whether all samples start from the same noise.
+    one_noise: whether all samples start from the same noise; noise_remedy: what to do if they should and do not.
+    made: the settings, as far as the host knows them.
     """
 
     model: ModelSignature
@@ -70,6 +73,8 @@ class Run:
     absent: frozenset[tuple[int, str]] = frozenset()
     evaluations: int = 1
     one_noise: bool = True
+    noise_remedy: str = ""
+    made: Provenance = field(default_factory=Provenance)
 
     @property
     def steps(self) -> int:
@@ -198,7 +203,11 @@ class Chain(Interceptor):
     def begin(self, run: Run) -> None:
         for interceptor in self.interceptors:
             self._begun.append(interceptor)
-            interceptor.begin(run)
+            try:
+                interceptor.begin(run)
+            except VDiTError as error:
+                error.note_raised_by(interceptor)
+                raise
 
     def wants(self, site: Site) -> bool:
         return any(interceptor.wants(site) for interceptor in self.interceptors)
@@ -229,4 +238,13 @@ def _end(begun: list[Interceptor], completed: bool) -> None:
 
 
 def _bind(interceptor: Interceptor, proceed: Proceed) -> Proceed:
-    return lambda call: interceptor(call, proceed)
+    """An error keeps who raised it: a host tells it at the node that added this one."""
+
+    def intercepted(call: AttentionCall) -> Tensor:
+        try:
+            return interceptor(call, proceed)
+        except VDiTError as error:
+            error.note_raised_by(interceptor)
+            raise
+
+    return intercepted

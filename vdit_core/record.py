@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .budget import Demand, RecordingTooLarge, Room, describe, readable
 from .call import AttentionCall, Interceptor, Proceed, Run, Site
+from .coverage import Place, gaps
+from .outcome import Verdict, done, failed, idle
 from .precision import PRECISIONS
 from .selection import Indices, choose_branches
 from .store import AttentionStore, Evaluation, Header, Key
@@ -95,6 +97,24 @@ class Recorder(Interceptor):
         self.folder = folder
         self._filling: AttentionStore | None = None
         self._store: AttentionStore | None = None
+        self._chosen: Chosen | None = None
+        self._came: set[Place] = set()
+        self._size = ""
+
+    @property
+    def records_nothing(self) -> bool:
+        """Whether no layer, head or step is chosen, whatever the model."""
+        chosen = (self.selection.layers, self.selection.heads, self.selection.steps)
+        return any(indices.text.strip().lower() == "none" for indices in chosen)
+
+    def verdict(self) -> Verdict:
+        """What came of the last run: good if something came of every step and layer that was chosen."""
+        chosen = self._chosen
+        if chosen is None or not (chosen.layers and chosen.heads and chosen.steps):
+            return idle("nothing to record: no layer, head or step is chosen")
+        if not self._came:
+            return failed("nothing was recorded: no call came")
+        return done(f"recorded {self._size}").but(*gaps(self._came, chosen.layers, chosen.steps))
 
     @property
     def store(self) -> AttentionStore:
@@ -114,6 +134,7 @@ class Recorder(Interceptor):
 
     def begin(self, run: Run) -> None:
         self._store = None
+        self._came.clear()
         if self._filling is not None:  # the same recorder twice in one chain
             self._filling.drop()
             self._filling = None
@@ -121,7 +142,8 @@ class Recorder(Interceptor):
         dtype = str(run.dtype).removeprefix("torch.")
         if dtype not in DTYPES:
             raise ValueError(f"Queries and keys of dtype {dtype} cannot be recorded, only {', '.join(DTYPES)}.")
-        header = Header(run.model, run.grid, run.sigmas, chosen.heads, run.samples, self.precision, dtype, run.kind)
+        header = Header(run.model, run.grid, run.sigmas, chosen.heads, run.samples, self.precision, dtype, run.kind,
+                        run.made)  # fmt: skip
         passes = tuple(sum(run.comes(step, branch) for branch in chosen.branches) for step in sorted(chosen.steps))
         demand = Demand(header, self.tier, len(chosen.layers), len(chosen.branches), passes, run.evaluations)
         self._limit = demand.check(self.room)
@@ -140,16 +162,18 @@ class Recorder(Interceptor):
         )
 
     def wants(self, site: Site) -> bool:
-        return self._chosen.take(site)
+        return self._chosen is not None and self._chosen.take(site)
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._filling is not None
+        assert self._chosen is not None
         site = call.site
         for branch, rows in self._chosen.rows(site).items():
             key = Key(Evaluation(site.sigma, site.visit), branch, site.layer)
             self._check_room(self._filling, key)
             q, k = (_pick(x, rows, self._chosen.heads) for x in (call.q, call.k))
             self._filling.put(key, q, k)
+            self._came.add((site.layer, site.step, branch))
         return proceed(call)
 
     def end(self, completed: bool) -> None:
@@ -159,7 +183,7 @@ class Recorder(Interceptor):
         try:
             if completed:
                 filled.finish()
-                self._store = filled
+                self._store, self._size = filled, filled.size()
         finally:
             if self._store is not filled:
                 filled.drop()

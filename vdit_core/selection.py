@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from .errors import VDiTError
+
 _THIRDS = ("early", "middle", "late")
 _TERM = re.compile(
     r"(?P<word>all|none|early|middle|late)"
@@ -23,7 +25,7 @@ _TERM = re.compile(
 )
 
 
-class SelectionError(ValueError):
+class SelectionError(VDiTError, ValueError):
     """A selection that cannot be read, or that does not fit the model or run it is used on."""
 
 

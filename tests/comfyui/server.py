@@ -23,6 +23,7 @@ from websockets.sync.client import connect
 from .installation import PACK, ComfyUI, environment
 
 FOLDER_NAME = "vdit-attention"
+STAND_INS = Path(__file__).parent / "stand_ins"
 
 
 class PromptFailed(RuntimeError):
@@ -31,12 +32,14 @@ class PromptFailed(RuntimeError):
 
 @dataclass
 class Result:
-    """What a prompt did: the nodes that ran (not those from the cache), all messages, and the latents it saved."""
+    """What a prompt did: the nodes that ran (not those from the cache), all messages, the latents it saved, and what
+    the history says of the pack's nodes (level and text)."""
 
     prompt: str
     ran: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     latents: dict[str, Tensor] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     ended: bool = False
 
     def take(self, message: dict[str, Any]) -> None:
@@ -121,6 +124,12 @@ class Server:
                     return self._read(result)
         raise PromptFailed("the server hung up")
 
+    def outcomes(self, prompt: str) -> dict[str, dict[str, Any]]:
+        """What the history of a prompt says of the pack's nodes: whoever queued it, and from wherever."""
+        outputs = self.get(f"/history/{prompt}")[prompt]["outputs"]
+        told = {name: output.get("vdit_outcome", [[]])[0] for name, output in outputs.items()}
+        return {name: said[0] for name, said in told.items() if said}
+
     def run_together(self, prompts: list[dict[str, Any]]) -> list[Result]:
         """Queue several prompts at once and wait until all have ended."""
         with self._listening() as messages:
@@ -147,6 +156,7 @@ class Server:
         """With the latents that it saved."""
         while result.prompt not in (history := self.get(f"/history/{result.prompt}")):
             time.sleep(0.02)  # it is written just after the last message
+        result.outcomes = self.outcomes(result.prompt)
         for name, files in history[result.prompt]["outputs"].items():
             for file in files.get("latents", ()):
                 path = self.base / "output" / file["subfolder"] / file["filename"]
@@ -166,6 +176,7 @@ def serve(comfyui: ComfyUI, base: Path, *options: str) -> Iterator[Server]:
     nodes = base / "custom_nodes"
     nodes.mkdir(parents=True)
     (nodes / FOLDER_NAME).symlink_to(PACK, target_is_directory=True)
+    (nodes / STAND_INS.name).symlink_to(STAND_INS, target_is_directory=True)
     address = f"127.0.0.1:{_free_port()}"
     host, port = address.split(":")
     command = [str(comfyui.python), "main.py", "--cpu", "--base-directory", str(base), "--listen", host, "--port", port,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..errors import VDiTError
+
 OBJECTS = ("car", "truck", "dog")
 COLOURS = ("red", "blue", "yellow", "green", "white", "black", "brown")
 PLACES = ("highway", "grass")
@@ -24,11 +26,11 @@ _SENTENCE = re.compile(
 )
 
 
-class UnknownWord(ValueError):
+class UnknownWord(VDiTError, ValueError):
     """A prompt uses a word that the demo model never saw."""
 
 
-class NotACaption(ValueError):
+class NotACaption(VDiTError, ValueError):
     """A prompt's words are known, but they do not form a sentence of the world's grammar."""
 
 

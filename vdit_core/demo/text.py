@@ -13,13 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import VDiTError
 from .captions import VOCABULARY, words
 
 LENGTH = 16
 WIDTH = 128
 
 
-class PromptTooLong(ValueError):
+class PromptTooLong(VDiTError, ValueError):
     """A prompt has more words than the demo model's context holds."""
 
 

@@ -66,6 +66,12 @@ def _stock_noise(function: Any, x: Tensor, sigmas: Tensor, options: Mapping[str,
     return sampling.default_noise_sampler(x, seed=seed)
 
 
+def name_of(sampler: Any) -> str:
+    """A sampler's name as in ComfyUI's list; of others the name of their function or class."""
+    function = getattr(sampler, "sampler_function", None)
+    return type(sampler).__name__ if function is None else _name(function) or type(sampler).__name__
+
+
 def _repeated(one: Tensor, x: Tensor) -> Tensor:
     return one.expand_as(x).clone()
 

@@ -115,7 +115,7 @@ class Observer(Interceptor):
 def recorded_run(header: Header, branches: tuple[str, ...]) -> Run:
     """The run that a store was recorded of, as far as its header tells."""
     dtype = stored_dtype(header)
-    return Run(header.model, header.grid, header.sigmas, branches, header.samples, dtype, header.kind)
+    return Run(header.model, header.grid, header.sigmas, branches, header.samples, dtype, header.kind, made=header.made)
 
 
 def stored_dtype(header: Header) -> torch.dtype:

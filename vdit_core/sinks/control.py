@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from ..call import AttentionCall, Interceptor, ModelSignature, Proceed, Run, Site, TokenGrid
+from ..coverage import Place, gaps
+from ..errors import VDiTError
+from ..outcome import Verdict, done, failed, idle
 from .bias import masked, to_mass
 from .detect import Findings
 
@@ -17,7 +20,7 @@ from .detect import Findings
 ACTIONS = ("mask", "cap", "mean", "skip")
 
 
-class ControlError(ValueError):
+class ControlError(VDiTError, ValueError):
     """Sinks that do not fit the run in which they are to be changed."""
 
 
@@ -81,6 +84,18 @@ class SinkControl(Interceptor):
             raise ValueError(f"A key's mass can be capped at a share between 0 and 1, not {cap}.")
         self.targets, self.action, self.cap = targets, action, cap
         self.changed = 0
+        self._came: set[Place] = set()
+        self._steps = 0
+
+    def verdict(self) -> Verdict:
+        """What came of the last run: good if every layer with sinks was changed in every step."""
+        if not len(self.targets):
+            return idle("no sinks to change")
+        if not self.changed:
+            return failed("nothing was changed: no call came")
+        keys = sum(map(len, self.targets.tokens.values()))
+        text = f"changed {self.changed} calls: {len(self.targets)} heads" + (f", {keys} keys" if keys else "")
+        return done(text).but(*gaps(self._came, {layer for layer, _ in self.targets.tokens}, range(self._steps)))
 
     def begin(self, run: Run) -> None:
         for name, found, here in (
@@ -94,14 +109,17 @@ class SinkControl(Interceptor):
                 raise ControlError(f"Head {head} of layer {layer} is none of a model of {run.model}.")
             if beyond := [token for token in tokens if not 0 <= token < run.grid.tokens]:
                 raise ControlError(f"Token {beyond[0]} is none of a grid of {run.grid}, 0 to {run.grid.tokens - 1}.")
-        self.changed = 0
+        self.changed, self._steps = 0, run.steps
+        self._came.clear()
 
     def wants(self, site: Site) -> bool:
         return any(layer == site.layer for layer, _ in self.targets.tokens)
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         chosen = {head: keys for (layer, head), keys in self.targets.tokens.items() if layer == call.site.layer}
-        self.changed += len({row.branch for row in call.site.rows})
+        branches = {row.branch for row in call.site.rows}
+        self.changed += len(branches)
+        self._came |= {(call.site.layer, call.site.step, branch) for branch in branches}
         if self.action in ("mask", "cap"):
             if self.action == "mask":
                 bias = masked(call.q.shape[1], call.q.shape[2], chosen, call.q.device)

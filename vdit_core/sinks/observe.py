@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from ..call import AttentionCall, Interceptor, Proceed, Run, Site
+from ..coverage import Place, gaps
 from ..inspect.observe import choose, recorded_run
 from ..inspect.rows import sample
+from ..outcome import Verdict, done, failed, idle
 from ..record import Selection
 from ..selection import choose_branches
 from ..store import AttentionStore, Evaluation, Key, StoreError
@@ -40,6 +42,16 @@ class SinkObserver(Interceptor):
         self.queries, self.sample, self.seed = queries, sample, seed
         self._filling: SinkRecord | None = None
         self._record: SinkRecord | None = None
+        self._came: set[Place] = set()
+
+    def verdict(self) -> Verdict:
+        """What came of the last run: good if something came of every step and layer that was chosen."""
+        if self._record is None or not (self._layers and self._steps and self._record.heads):
+            return idle("nothing to measure: no layer, head or step is chosen")
+        if not self._came:
+            return failed("nothing was measured: no call came")
+        measured = f"measured {len(self._record.calls)} calls, {self._record.nbytes / 2**20:.1f} MiB"
+        return done(measured).but(*gaps(self._came, self._layers, self._steps))
 
     @property
     def record(self) -> SinkRecord:
@@ -54,6 +66,7 @@ class SinkObserver(Interceptor):
 
     def begin(self, run: Run) -> None:
         self._record = None
+        self._came.clear()
         self._layers = set(self.selection.layers.resolve(run.model.layers, "layer"))
         self._steps = set(self.selection.steps.resolve(run.steps, "step"))
         self._branches = choose_branches(self.selection.branches, run.branches)
@@ -77,6 +90,7 @@ class SinkObserver(Interceptor):
                 chosen = None if record.queries is None else sample(record.run.grid, record.queries, self.seed)
                 bias = None if call.bias is None else call.bias[picked]
                 record.calls[key] = map_sinks(q, k, v, out, chosen, bias)
+                self._came.add((site.layer, site.step, row.branch))
         return output
 
     def end(self, completed: bool) -> None:

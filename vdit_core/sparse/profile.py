@@ -16,6 +16,7 @@ import numpy as np
 
 from ..atomic import whole_file
 from ..call import ModelSignature
+from ..errors import VDiTError
 from .allocation import allocate
 from .methods import BY_MASS, METHODS
 
@@ -25,7 +26,7 @@ FORMAT, VERSION = "vdit sparsity profile", 1
 Table = tuple[tuple[float, ...], ...]
 
 
-class ProfileError(ValueError):
+class ProfileError(VDiTError, ValueError):
     """A profile that cannot be read, or that does not fit the model or method it is used with."""
 
 

@@ -24,7 +24,8 @@ class Trial:
     """A sparse video.
 
     keep: what was asked for. profiled: whether a profile spent it. density: the share of all maps of the run that was
-    computed. quality: against the dense video. seconds: of sampling. did: what the run says of itself.
+    computed. quality: against the dense video. seconds: of sampling. did: what the run says of itself. why_dense: why
+    calls that were to be sparse were not, or None.
     """
 
     keep: float
@@ -33,6 +34,7 @@ class Trial:
     quality: metrics.Quality
     seconds: float
     did: str
+    why_dense: str | None = None
 
     @property
     def label(self) -> str:
@@ -54,6 +56,10 @@ class Comparison:
         return {
             keep: by[keep, True] - psnr for (keep, profiled), psnr in by.items() if not profiled and (keep, True) in by
         }
+
+    def why_dense(self) -> list[str]:
+        """Why trials computed whole maps that they were to leave parts of: their figures say little then."""
+        return list(dict.fromkeys(trial.why_dense for trial in self.trials if trial.why_dense))
 
     def as_json(self) -> str:
         found: dict[str, Any] = {"method": self.method, "dense_seconds": round(self.seconds, 2), "trials": []}
@@ -105,7 +111,7 @@ def compare(
             editor = SparseAttention(replace(settings, keep=keep, profile=one))
             clip, taken = timed(editor)
             did, like = editor.report, metrics.quality(dense, clip)
-            trial = Trial(keep, one is not None, did.overall, like, taken, str(did))
+            trial = Trial(keep, one is not None, did.overall, like, taken, str(did), did.why_dense)
             trials.append(trial)
             clips[trial.label] = clip[0]
     return Comparison(settings.method, seconds, tuple(trials), clips)

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ..attention import attend
 from ..call import AttentionCall, Interceptor, Proceed, Run, Site
+from ..coverage import Place
+from ..outcome import Level, Verdict, done, failed, idle
 from ..race import Race
 from .blocks import with_dense_queries
 from .exact import masked_attention
@@ -50,6 +52,16 @@ class Report:
     dense_seconds: float = 0.0
     kernel: str = ""
     why_dense: str | None = None
+
+    def verdict(self) -> Verdict:
+        """What a user is told: good only if all that was to be sparse was."""
+        if not self.expected:
+            return idle(str(self))
+        if not self.sparse and self.why_dense is None:
+            return failed("nothing was left out: no call came")
+        if self.sparse < self.expected and self.why_dense is None:
+            return done(str(self)).but(f"{self.expected - self.sparse} calls did not come")
+        return Verdict(Level.DONE if self.why_dense is None else Level.PARTLY, str(self))
 
     @property
     def overall(self) -> float:
@@ -94,6 +106,8 @@ class SparseAttention(Interceptor):
         self._layers: frozenset[int] = frozenset()
         self._report = Report()
         self._seen: list[_Seen] = []
+        self._came: set[Place] = set()
+        self._run: Run | None = None
         self._told: set[str] = set()
 
     @property
@@ -110,16 +124,16 @@ class SparseAttention(Interceptor):
             places = replace(places, keep=self.keeps)
         self._places, self._layers, self._seen = places, places.sparse_layers(), []
         self._told.clear()
-        calls = len(run.branches)
-        self._report = Report(
-            expected=len(self._layers) * len(places.steps) * calls, of=run.model.layers * run.steps * calls
-        )
+        self._came.clear()
+        self._run, self._report = run, Report()
+        self._count()
 
     def wants(self, site: Site) -> bool:
         return self._places is not None and site.layer in self._layers and site.step in self._places.steps
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         assert self._places is not None
+        self._came |= {(call.site.layer, call.site.step, row.branch) for row in call.site.rows}
         tokens = call.site.run.grid.tokens
         if call.sparse_elsewhere:
             return self._dense(
@@ -132,6 +146,21 @@ class SparseAttention(Interceptor):
             return self._dense(call, proceed, why)
         return proceed(replace(call, backend=_Backend(self, call)))
 
+    def _count(self) -> None:
+        """How many calls there are, and how many of them were to be sparse. Which prompts a step computes is the
+        guider's choice: in a step of which calls came these tell, in others what was planned."""
+        run, places = self._run, self._places
+        if run is None or places is None:
+            return
+        came = {(step, branch) for _, step, branch in self._came}
+        computed = {step for step, _ in came}
+        passes = [
+            sum((step, branch) in came if step in computed else run.comes(step, branch) for branch in run.branches)
+            for step in range(run.steps)
+        ]
+        self._report.of = run.model.layers * sum(passes)
+        self._report.expected = len(self._layers) * sum(passes[step] for step in places.steps)
+
     def _dense(self, call: AttentionCall, proceed: Proceed, why: str) -> Tensor:
         if why not in self._told:
             logger.warning("VDiT Attention: sparse attention is %s.", why)
@@ -140,6 +169,7 @@ class SparseAttention(Interceptor):
         return proceed(call)
 
     def end(self, completed: bool) -> None:
+        self._count()
         seen, self._seen, self._places = self._seen, [], None
         report = self._report
         report.sparse = sum(one.calls for one in seen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 
 from .. import precision as codec
 from ..call import ModelSignature, TokenGrid
+from ..provenance import Provenance
 from .header import DTYPES, Evaluation, Header, Key, StoreFileError
 
 FORMAT, VERSION = "vdit attention store", "1"
@@ -65,6 +66,7 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
             precision=str(raw["precision"]),
             dtype=str(raw["dtype"]),
             kind=str(raw.get("kind", "")),
+            made=_provenance(raw.get("made", {})),
         )
         keys = [
             Key(Evaluation(_level(sigma), _whole(visit)), str(branch), _whole(layer))
@@ -83,16 +85,44 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
     return header, keys
 
 
-def _level(value: Any) -> float:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a noise level")
+def _provenance(raw: dict[str, Any]) -> Provenance:
+    """Files of newer packs may know more of a run; what this one does not know is left out."""
+    known: dict[str, Any] = {}
+    for name, read in _PROVENANCE.items():
+        if raw.get(name) is not None:
+            known[name] = read(raw[name])
+    return Provenance(**known)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a number")
     return float(value)
+
+
+def _level(value: Any) -> float:
+    try:
+        return _number(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a noise level") from None
 
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a whole number")
     return value
+
+
+def _noise(value: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(_number(x) for x in row) for row in value)
+
+
+_PROVENANCE: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("width", "height", "frames", "seed"), _whole),
+    **dict.fromkeys(("shift", "denoise", "cfg"), _number),
+    **dict.fromkeys(("sampler", "scheduler"), str),
+    "noise": _noise,
+}
 
 
 def _whole_numbers(values: dict[str, Any]) -> dict[str, int]:

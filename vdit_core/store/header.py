@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from .. import precision as codec
 from ..call import ModelSignature, TokenGrid
+from ..errors import VDiTError
+from ..provenance import Provenance
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -17,7 +19,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 Entry = dict[str, Tensor]
 
 
-class StoreError(ValueError):
+class StoreError(VDiTError, ValueError):
     """A store does not hold what is asked of it."""
 
 
@@ -47,8 +49,8 @@ class Header:
     """What all entries of a store have in common.
 
     sigmas: the noise level of every step of the recorded run, recorded or not. heads: which heads each entry holds.
-    samples: how many videos. dtype: of q and k in the model ("float32", "float16" or "bfloat16"). kind: `Run.kind`;
-    files of before this field have none.
+    samples: how many videos. dtype: of q and k in the model ("float32", "float16" or "bfloat16"). kind: `Run.kind`.
+    made: how the run was sampled. Files of before these two fields have none.
     """
 
     model: ModelSignature
@@ -59,6 +61,7 @@ class Header:
     precision: str
     dtype: str
     kind: str = ""
+    made: Provenance = field(default_factory=Provenance)
 
     def shape(self) -> tuple[int, int, int, int]:
         """The shape of one recorded q or k."""

@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..atomic import whole_file
+from ..errors import VDiTError
 from .plan import Sweep
 
 FORMAT = "vdit layer sweep 1"
 
 
-class FolderError(ValueError):
+class FolderError(VDiTError, ValueError):
     """A folder holds something else than this sweep."""
 
 

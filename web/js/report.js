@@ -1,16 +1,22 @@
-// What the pack's nodes did in their last run ("replaced 240 of 240 calls"), written above them. Sent by nodes/report.py.
+// What the pack's nodes did in their last run ("replaced 240 of 240 calls"), written above them. Sent by nodes/outcomes.py.
+//
+// A report tells of the execution of one node: its own, or that of the sampler which ran its model. It stays as long as
+// the last prompt holds that node with the very same graph before it: then it was not executed anew, or told anew.
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { nodesOnPath, origins, slotsOf } from "./graph_walk.js";
 import { FOUND } from "./layer_count.js";
-import { drawPills } from "./report_pill.js";
+import { behindChanged, signature } from "./prompt_graph.js";
+import { drawPills, isLevel } from "./report_pill.js";
 
 // For each workflow the prompt of it that runs, if one does, and the last report of each of its nodes; by id, since an undo
 // makes all nodes anew. The texts are no part of the workflow; only the number of layers stays with its nodes.
 const workflows = new Map();
 // Which workflow a prompt is of, by id: while it runs, another may be open.
 const workflowOf = new Map();
+// What was queued, by the prompt's id: the graph in API form, until the prompt has ended.
+const graphs = new Map();
 let running = { prompt: null, ran: [] };
 
 app.registerExtension({
@@ -39,20 +45,24 @@ function noteWhatIsQueued() {
   const { queuePrompt } = api;
   api.queuePrompt = async function (number, graph, ...rest) {
     const answer = await queuePrompt.call(this, number, graph, ...rest);
-    if (answer?.prompt_id) workflowOf.set(answer.prompt_id, graph.workflow?.id);
+    if (answer?.prompt_id) {
+      workflowOf.set(answer.prompt_id, graph.workflow?.id);
+      graphs.set(answer.prompt_id, graph.output);
+    }
     settle();
     return answer;
   };
 }
 
 /** A report of a node, of whatever workflow, open or not. */
-function take({ workflow, prompt, node, text, good, layers }) {
+function take({ workflow, prompt, node, text, level, good, layers, by }) {
   if (!workflow) return;
+  if (!isLevel(level)) level = good ? "done" : "partly";
   workflowOf.set(prompt, workflow);
   settle();
   const { reports } = stateOf(workflow);
   reports.delete(String(node));
-  reports.set(String(node), { id: String(node), text, good, layers, prompt });
+  reports.set(String(node), { id: String(node), by: String(by ?? node), text, level, layers, prompt });
   tellLayers();
   redraw();
 }
@@ -62,14 +72,17 @@ function stateOf(workflow) {
   return workflows.get(workflow);
 }
 
-/** A node that runs again has nothing to report yet. The answer that tells the workflow may come after its first nodes. */
+/** What is executed again has nothing to report yet. The answer that tells the workflow may come after its first nodes. */
 function settle() {
   const workflow = workflowOf.get(running.prompt);
   if (!workflow) return;
   const state = stateOf(workflow);
   state.running = running.prompt;
-  for (const id of running.ran.splice(0)) {
-    if (state.reports.get(id)?.prompt !== running.prompt) state.reports.delete(id);
+  const ran = new Set(running.ran.splice(0));
+  const graph = graphs.get(running.prompt);
+  for (const report of state.reports.values()) {
+    if (report.prompt === running.prompt) continue;
+    if (ran.has(report.id) || ran.has(report.by) || (graph && behindChanged(report, graph))) state.reports.delete(report.id);
   }
   redraw();
 }
@@ -83,7 +96,11 @@ function end(prompt, well) {
   for (const report of well ? [] : state.reports.values()) {
     if (report.prompt !== prompt) state.reports.delete(report.id);
   }
+  for (const report of state.reports.values()) {
+    if (report.prompt === prompt) report.signature = signature(graphs.get(prompt), report.by);
+  }
   workflowOf.delete(prompt);
+  graphs.delete(prompt);
   redraw();
 }
 
@@ -126,7 +143,7 @@ function drawWithCanvas() {
 }
 
 /** The node of the graph on view to write it at: its own, or the subgraph that hides it if something went wrong. */
-function nodeFor({ path, good }, graph) {
+function nodeFor({ path, level }, graph) {
   const at = path.findIndex((node) => node.graph === graph);
-  return at === path.length - 1 || !good ? path[at] : undefined;
+  return at === path.length - 1 || level === "partly" || level === "failed" ? path[at] : undefined;
 }

@@ -1,21 +1,26 @@
 // Drawing reports (report.js) on the canvas: a coloured pill over the node's title, as many lines high as it needs.
 
-const LOOKS = { true: { mark: "✓", color: "#2a7a53" }, false: { mark: "!", color: "#b3640c" } };
+const LOOKS = {
+  done: { mark: "✓", color: "#2a7a53" },
+  partly: { mark: "!", color: "#b3640c" },
+  failed: { mark: "✕", color: "#b02a37" },
+  idle: { mark: "–", color: "#5c6370" },
+};
 const FONT = "12px Inter, system-ui, sans-serif";
 const LINE = 16;
 const PAD = 7;
 const GAP = 3;
 const LEAST_WRAP = 340;
 
-/** Draw { node, text, good, old } each over its node; several over one node stand on each other. */
+/** Draw { node, text, level, old } each over its node; several over one node stand on each other. */
 export function drawPills(context, reports) {
   const bottoms = new Map();
   context.save();
   context.font = FONT;
   context.textAlign = "left";
   context.textBaseline = "middle";
-  for (const { node, text, good, old } of reports) {
-    const { mark, color } = LOOKS[Boolean(good)];
+  for (const { node, text, level, old } of reports) {
+    const { mark, color } = LOOKS[level];
     const lines = wrap(context, `${mark} ${text}`, Math.max(node.size[0], LEAST_WRAP) - 2 * PAD);
     const width = Math.max(...lines.map((line) => context.measureText(line).width)) + 2 * PAD;
     const bottom = bottoms.get(node) ?? node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT - GAP - badgesHeight(context, node, width);
@@ -38,6 +43,11 @@ function badgesHeight(context, node, width) {
   const badges = node.badges.map((badge) => (typeof badge === "function" ? badge() : badge));
   const taken = badges.reduce((sum, badge) => sum + badge.getWidth(context) + 2, 0);
   return taken && width + taken > node.size[0] ? 22 : 0;
+}
+
+/** Whether there is a look for a level. */
+export function isLevel(level) {
+  return Object.hasOwn(LOOKS, level);
 }
 
 function wrap(context, text, width) {
