@@ -51,8 +51,9 @@ def explain(source: Made, target: Made) -> str:
         if of_target is not None and differ:
             told[1].append(of_target)
     if not told[1]:
-        told[0].append(_levels(source))
-        told[1].append(_levels(target))
+        words = _levels if source.grid == target.grid else _tokens
+        told[0].append(words(source))
+        told[1].append(words(target))
     return f"Source: {', '.join(told[0])}. Target: {', '.join(told[1])}."
 
 
@@ -85,9 +86,14 @@ def _steps(run: Made) -> str:
 def _size(run: Made) -> str:
     made, grid = run.made, run.grid
     size = (made.width, made.height, made.frames)
-    text = f"{grid.frames} x {grid.height} x {grid.width} tokens" if None in size else "×".join(map(str, size))
+    text = _tokens(run) if None in size else "×".join(map(str, size))
     extra = f" + {grid.prefix} tokens of a reference" * bool(grid.prefix)
     return text + extra + f" + {grid.suffix} further tokens" * bool(grid.suffix)
+
+
+def _tokens(run: Made) -> str:
+    grid = run.grid
+    return f"{grid.frames} x {grid.height} x {grid.width} tokens"
 
 
 def _start(run: Made) -> str:

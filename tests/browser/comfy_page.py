@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from io import BytesIO
 from typing import Any
 
 from comfyui.server import FOLDER_NAME, Server
+from PIL import Image
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 READY = "() => !!window.LiteGraph?.registered_node_types?.VDiT_LayerMask && !!window.app?.canvas?.graph"
@@ -174,6 +176,20 @@ class ComfyPage:
     def written(self) -> list[str]:
         """The texts on the canvas as it is drawn now."""
         return self.js("() => { window.written = []; app.canvas.draw(true, true); return window.written; }")
+
+    def color_above(self, node: int, lift: int = 12) -> tuple[int, int, int]:
+        """What the user sees so many px above the node's title, at its left: its pill, if it has one."""
+        self.draw()
+        x, y = self.js(
+            """([id, lift]) => {
+                const [x, y] = app.canvas.convertOffsetToCanvas(vdit.node(id).pos);
+                const { left, top } = app.canvas.canvas.getBoundingClientRect();
+                return [left + x + 4, top + y - LiteGraph.NODE_TITLE_HEIGHT - lift];
+            }""",
+            [node, lift],
+        )
+        picture = self.page.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1})
+        return Image.open(BytesIO(picture)).convert("RGB").getpixel((0, 0))
 
     def send(self, event: str, detail: Any) -> None:
         """As if the server had sent it."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from io import BytesIO
 
 import pytest
 from comfyui import graphs
-from PIL import Image
 
 TEXT = "replaced 240 of 240 calls"
-GREEN, AMBER = (42, 122, 83), (179, 100, 12)
+GREEN, AMBER, RED, GREY = (42, 122, 83), (179, 100, 12), (176, 42, 55), (92, 99, 112)
 
 
 @pytest.fixture
@@ -23,9 +21,9 @@ def here(comfy) -> str:
     return comfy.js("() => app.rootGraph.id")
 
 
-def report(comfy, node, text=TEXT, good=True, layers=None, workflow=None, prompt="first"):
-    """As nodes/report.py sends it."""
-    told = {"node": str(node), "text": text, "good": good, "layers": layers}
+def report(comfy, node, text=TEXT, level="done", layers=None, workflow=None, prompt="first", by=None):
+    """As nodes/outcomes.py sends it."""
+    told = {"node": str(node), "text": text, "level": level, "layers": layers, "by": str(by or node)}
     comfy.send("vdit.report", told | {"workflow": workflow or here(comfy), "prompt": prompt})
 
 
@@ -44,34 +42,23 @@ def start(comfy) -> str:
     return prompt
 
 
-def color_above(comfy, node) -> tuple[int, int, int]:
-    """What the user sees a little above the node's title, at its left."""
-    comfy.draw()
-    x, y = comfy.js(
-        """(id) => {
-            const [x, y] = app.canvas.convertOffsetToCanvas(vdit.node(id).pos);
-            const { left, top } = app.canvas.canvas.getBoundingClientRect();
-            return [left + x + 4, top + y - LiteGraph.NODE_TITLE_HEIGHT - 12];
-        }""",
-        node,
-    )
-    picture = comfy.page.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1})
-    return Image.open(BytesIO(picture)).convert("RGB").getpixel((0, 0))
-
-
 def test_a_report_is_seen_above_its_node(comfy, live):
     other = comfy.add("VDiT_LiveTransfer", x=450)
-    before = color_above(comfy, live)
+    before = comfy.color_above(live)
     report(comfy, live)
     assert f"✓ {TEXT}" in comfy.written()
-    assert color_above(comfy, live) == GREEN != before
-    assert color_above(comfy, other) == before
+    assert comfy.color_above(live) == GREEN != before
+    assert comfy.color_above(other) == before
 
 
-def test_a_bad_report_is_amber(comfy, live):
-    report(comfy, live, "stock model: skipped", good=False)
-    assert "! stock model: skipped" in comfy.written()
-    assert color_above(comfy, live) == AMBER
+@pytest.mark.parametrize(
+    ("level", "mark", "color"),
+    [("idle", "–", GREY), ("done", "✓", GREEN), ("partly", "!", AMBER), ("failed", "✕", RED)],
+)
+def test_each_level_has_its_colour(comfy, live, level, mark, color):
+    report(comfy, live, "some text", level)
+    assert f"{mark} some text" in comfy.written()
+    assert comfy.color_above(live) == color
 
 
 def test_a_long_report_is_written_in_lines(comfy, live):
@@ -103,9 +90,9 @@ def test_a_node_that_did_not_run_again_keeps_it(comfy, live):
     report(comfy, live)
     prompt = start(comfy)
     comfy.send("executing", "999")
-    assert color_above(comfy, live) != GREEN, "it is dimmed while the run goes on"
+    assert comfy.color_above(live) != GREEN, "it is dimmed while the run goes on"
     comfy.send("execution_success", {"prompt_id": prompt})
-    assert color_above(comfy, live) == GREEN
+    assert comfy.color_above(live) == GREEN
 
 
 @pytest.mark.parametrize("end", ["execution_error", "execution_interrupted"])
@@ -165,9 +152,9 @@ def test_a_run_of_another_workflow_leaves_it_alone(comfy, live, end):
     prompt = start(comfy)
     comfy.send("executing", str(live))
     comfy.load(first)
-    assert color_above(comfy, live) == GREEN
+    assert comfy.color_above(live) == GREEN
     comfy.send(end, {"prompt_id": prompt, "node_id": "1", "traceback": []})
-    assert color_above(comfy, live) == GREEN
+    assert comfy.color_above(live) == GREEN
 
 
 def test_a_report_of_no_known_workflow_is_dropped(comfy, live):
@@ -197,8 +184,65 @@ def test_in_a_subgraph(comfy, live):
     comfy.js("(id) => vdit.enter(vdit.node(id))", host)
     assert f"✓ {TEXT}" in comfy.written()
     comfy.js("app.canvas.setGraph(app.rootGraph)")
-    report(comfy, running, "replaced 3 of 240 calls", good=False)
+    report(comfy, running, "replaced 3 of 240 calls", level="partly")
     assert "! replaced 3 of 240 calls" in comfy.written(), "but says what went wrong"
+
+
+def queued(comfy, prompt: str, **nodes: dict) -> None:
+    """A run of the open workflow begins whose graph is this one, whatever is drawn."""
+    graph = {"output": nodes, "workflow": {"id": here(comfy)}}
+    comfy.page.route("**/api/prompt", lambda route: route.fulfill(json={"prompt_id": prompt, "node_errors": {}}))
+    comfy.js("async (graph) => void await app.api.queuePrompt(0, graph)", graph)
+    comfy.page.unroute("**/api/prompt")
+    comfy.send("execution_start", {"prompt_id": prompt})
+
+
+def sampled(live, **settings) -> dict:
+    """A graph in which a sampler, node 900, takes the model of a Live Transfer."""
+    nodes = {str(live): graphs.node("VDiT_LiveTransfer"), "900": graphs.node("KSampler", model=[str(live), 0])}
+    nodes["900"]["inputs"] |= settings
+    return nodes
+
+
+def ran_well(comfy, prompt) -> None:
+    comfy.send("execution_success", {"prompt_id": prompt})
+
+
+def test_it_stays_while_everything_up_to_the_sampler_is_the_same(comfy, live):
+    queued(comfy, "one", **sampled(live, seed=1))
+    report(comfy, live, prompt="one", by=900)
+    ran_well(comfy, "one")
+    queued(comfy, "two", **sampled(live, seed=1), **{"901": graphs.node("SaveLatent", samples=["900", 0])})
+    ran_well(comfy, "two")
+    assert f"✓ {TEXT}" in comfy.written()
+
+
+@pytest.mark.parametrize("why", ["another seed", "another model", "no sampler", "not in the prompt"])
+def test_it_goes_with_what_it_tells_of(comfy, live, why):
+    """Though the node itself is in the cache, and the sampler may be."""
+    queued(comfy, "one", **sampled(live, seed=1))
+    report(comfy, live, prompt="one", by=900)
+    ran_well(comfy, "one")
+    graph = sampled(live, seed=2 if why == "another seed" else 1)
+    if why == "another model":
+        graph["900"]["inputs"]["model"] = ["902", 0]
+        graph["902"] = graphs.node("UNETLoader")
+    elif why == "no sampler":
+        del graph["900"]
+    elif why == "not in the prompt":
+        graph = {"902": graphs.node("UNETLoader")}
+    queued(comfy, "two", **graph)
+    ran_well(comfy, "two")
+    assert f"✓ {TEXT}" not in comfy.written()
+
+
+def test_it_goes_when_the_sampler_runs_anew(comfy, live):
+    queued(comfy, "one", **sampled(live, seed=1))
+    report(comfy, live, prompt="one", by=900)
+    ran_well(comfy, "one")
+    queued(comfy, "two", **sampled(live, seed=1))
+    comfy.send("executing", "900")
+    assert f"✓ {TEXT}" not in comfy.written()
 
 
 def test_a_real_run(comfy):

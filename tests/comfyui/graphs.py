@@ -173,3 +173,50 @@ def sinks(steps: int = 3, ratio: float = 16.0, **changes: Any) -> Graph:
         "say": node("PreviewAny", source=["inspect", 4]),
         "figures": node("PreviewAny", source=["inspect", 5]),
     }  # fmt: skip
+
+
+#: The nodes that edit a model's attention: what each is called in the graphs of `edited`.
+EDITORS = ("transfer", "live", "sparse", "sink control")
+
+
+def edited(editor: str, between: dict[str, Any] | None = None, seed: int = 7, steps: int = 2) -> Graph:
+    """The target sampled by a model that one of EDITORS edits; a small video.
+
+    between: a node that stands between it and the sampler, whose model input is filled in.
+    """
+    batch: dict[str, Any] = {}
+    if editor == "transfer":
+        graph = demo() | recorded("source store", "source", seed, steps)
+        graph[editor] = node(
+            "VDiT_TransferAttention", model=["demo", 0], store=["source store", 0], gap=0.001, **where()
+        )
+    elif editor == "live":
+        graph = demo() | {editor: live()["live"]}
+        batch = {"positive": [editor, 1], "latent_image": [editor, 2]}
+    elif editor == "sparse":
+        graph = demo() | {editor: sparse(["demo", 0])}
+    else:
+        graph = sinks(steps=steps, seed=seed, ratio=1.5)
+        graph["inspect"]["inputs"]["evenness"] = 0.0
+        graph[editor] = node(
+            "VDiT_SinkControl", model=["demo", 0], sinks=["inspect", 0], action="mask", of="the sinks", cap=1.0,
+            random_seed=0,
+        )  # fmt: skip
+    model = [editor, 0]
+    if between is not None:
+        graph["between"] = between | {"inputs": between["inputs"] | {"model": model}}
+        model = ["between", 0]
+    graph["empty"]["inputs"] |= {"width": 64, "height": 64, "length": 5}
+    graph["sample"] = sampler(model, "target", seed, steps, **batch)
+    graph["save"] = node("SaveLatent", samples=["sample", 0], filename_prefix="edited")
+    return graph
+
+
+#: Nodes of other packs, and whether self-attention still comes by; see stand_ins.
+TENANTS = {
+    "self": (node("StandIn_AttentionBypass", what="self"), False),
+    "cross": (node("StandIn_AttentionBypass", what="cross"), True),
+    "both": (node("StandIn_AttentionBypass", what="both"), False),
+    "forward": (node("StandIn_ForwardReplacement"), False),
+    "temporary forward": (node("StandIn_TemporaryForward"), False),
+}

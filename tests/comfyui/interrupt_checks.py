@@ -21,11 +21,11 @@ from variants import MODEL
 import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
-from pack.vdit_core import precision, record, transfer
+from pack.vdit_core import precision, record
 from pack.vdit_core.call import Interceptor
 from pack.vdit_core.record import Recorder
 from pack.vdit_core.store import AttentionStore, reader, shelves, writer
-from pack.vdit_core.transfer import Transfer
+from pack.vdit_core.transfer import Transfer, stored
 
 InterruptProcessingException = comfy.model_management.InterruptProcessingException
 NO_MEMORY = comfy.model_management.OOM_EXCEPTION("no memory left (injected)")
@@ -257,7 +257,7 @@ OWN = {
     "the last read ahead": (reader.StoreReader, "read", 23, BROKEN, DISK),
     "RAM for what is read ahead": (reader.torch, "empty", 12, NO_MEMORY, DISK),
     "the thread that reads ahead": (threading.Thread, "start", 4, RuntimeError("can't start new thread"), DISK),
-    "the copy that maps are put into": (transfer, "_place", 10, NO_MEMORY, RAM),
+    "the copy that maps are put into": (stored, "put_rows", 10, NO_MEMORY, RAM),
 }
 
 

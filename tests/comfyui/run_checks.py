@@ -29,6 +29,7 @@ from variants import (
 # isort: split
 import torch
 from pack.vdit_core.call import Interceptor
+from pack.vdit_core.outcome import Level
 from pack.vdit_core.record import Recorder
 from pack.vdit_core.store import Key
 from pack.vdit_core.transfer import Transfer
@@ -174,38 +175,33 @@ def check_transferred_into_itself(run):
 
 FOUR, TWO = {"steps": 4}, {"steps": 2}
 EULER, HEUN, SDE, TWICE = ({"sampler": name} for name in ("euler", "heun", "dpmpp_sde", "dpmpp_2s_ancestral"))
-ONE_STEP_OF_TWO = "Record these steps with the target's sampler settings"
+DIFFER = "has no counterpart in the recorded run: the settings differ."
 FIRST, LAST = {"steps": 4, "last_step": 2}, {"steps": 4, "start_step": 2}
 CFG_1, CFG_5 = {"cfg": 1.0}, {"cfg": 5.0}
 EASY = {"steps": 8, "make": lambda: node("nodes_easycache", "EasyCacheNode", 5.0, 0.15, 0.95, False)}
 SKIPPED = {"make": lambda: node("nodes_slg", "SkipLayerGuidanceDiTSimple", 0.0, 1.0, "1, 2")}
 WINDOWS = {"size": (16, 4, 8, 8), "make": windowed}
-LEFT_OUT = "Layer 1 of branch 'uncond' at step 0 was not recorded; layers [0, 3] were"
 TWO_POSITIVES = {"positive": [*SOURCE, *TARGET]}
 
 #: How the source was sampled, how the target is, and what the error says.
 REFUSED = {
-    "another scheduler": ({"scheduler": "simple"}, {"scheduler": "karras"}, ONE_STEP_OF_TWO),
-    "more steps": (TWO, FOUR, "Step 1 is at noise level"),
-    "steps that do not divide": ({"steps": 3}, FOUR, "which was not recorded (recorded: 1.0000, "),
-    "a sampler that leaves the last level but one out": (EULER, {"sampler": "dpm_2"}, "Step 1 is at noise level"),
-    "the whole schedule of a part's": ({"denoise": 0.5, "latent": PICTURE}, {}, "Step 0 is at noise level 1.0000"),
-    "a part of another schedule": ({}, {"denoise": 0.5, "latent": PICTURE}, "Step 1 is at noise level 0.5000"),
-    "the other half of the steps": (FIRST, LAST, "Step 0 is at noise level"),
-    "the other half, the other way": (LAST, FIRST, "Step 0 is at noise level 1.0000"),
-    "guidance that was not recorded": (CFG_1, CFG_5, "Layer 0 of branch 'uncond' at step 0 was not recorded"),
-    "a second positive prompt": ({}, TWO_POSITIVES, "Layer 0 of branch 'cond 2' at step 0 was not recorded"),
-    "a prompt that came later": (
-        {"steps": 4, "positive": scheduled(0.5, 1)}, FOUR, "Layer 0 of branch 'cond' at step 0 was not recorded",
+    "another scheduler": ({"scheduler": "simple"}, {"scheduler": "karras"}, DIFFER),
+    "more steps": (TWO, FOUR, "Source: 2 steps, shift 3, cfg 5, 64×64×5. Target: 4 steps."),
+    "steps that do not divide": ({"steps": 3}, FOUR, "Source: 3 steps, shift 3, cfg 5, 64×64×5. Target: 4 steps."),
+    "a sampler that leaves the last level but one out": (EULER, {"sampler": "dpm_2"}, "Target: sampler dpm_2"),
+    "the whole schedule of a part's": (
+        {"denoise": 0.5, "latent": PICTURE}, {}, "noise from 0.75. Target: noise from 1.00.",
     ),
+    "a part of another schedule": (
+        {}, {"denoise": 0.5, "latent": PICTURE}, "noise from 1.00. Target: noise from 0.75.",
+    ),
+    "the other half of the steps": (FIRST, LAST, "noise from 1.00. Target: noise from 0.75. They are different parts"),
+    "the other half, the other way": (LAST, FIRST, "noise from 0.75. Target: noise from 1.00. They are different"),
     "two videos for three": ({"videos": 2}, {"videos": 3}, "The store holds 2 samples, this run has 3"),
     "two videos for one": ({"videos": 2}, {}, "The store holds 2 samples, this run has 1: record one sample"),
-    "a longer video": ({}, {"size": (16, 3, 8, 8)}, "recorded on a grid of 2 x 4 x 4 = 32 tokens; this run has 3 x"),
-    "a turned video": ({"size": (16, 2, 8, 6)}, {"size": (16, 2, 6, 8)}, "this run has 2 x 3 x 4 = 24 tokens"),
-    "a window for the whole": (WINDOWS, {"size": (16, 4, 8, 8)}, "this run has 4 x 4 x 4 = 64 tokens"),
-    "a cache that left steps out": (EASY, {"steps": 8}, "without nodes that leave steps out (EasyCache)"),
-    "layers that were left out": (SKIPPED, {}, LEFT_OUT),
-    "layers that are left out again": (SKIPPED, SKIPPED, LEFT_OUT),
+    "a longer video": ({}, {"size": (16, 3, 8, 8)}, "64×64×5. Target: 64×64×9. Use the source's width, height and len"),
+    "a turned video": ({"size": (16, 2, 8, 6)}, {"size": (16, 2, 6, 8)}, "48×64×5. Target: 64×48×5."),
+    "a window for the whole": (WINDOWS, {"size": (16, 4, 8, 8)}, "13, 2 x 4 x 4 tokens. Target: 4 x 4 x 4 tokens."),
     "more layers": ({"make": tiny, **both()}, {}, "from a model of 2 layers x 1 heads x 128; this one has 4 layers"),
     "I2V into T2V": (
         {"make": wan22_i2v, **both()}, {"make": tiny, **both()}, "of kind wan t2v 36 -> 16; this one is wan t2v 16",
@@ -219,7 +215,7 @@ REFUSED = {
     "a reference that was not there": (
         {"make": with_references, **both()},
         {"make": with_references, **both(reference_latents=[random(1, 16, 1, 8, 8)])},
-        "this run has 2 x 4 x 4 + 16 = 48 tokens",
+        "Target: 64×64×5 + 16 tokens of a reference. Give source and target the same reference pictures.",
     ),
 }  # fmt: skip
 
@@ -271,6 +267,7 @@ SERVED = {
         {"make": ITSELF["SkipLayerGuidanceDiT"]["make"]}, {"positive": TARGET}, "replaced 16 of 16 calls",
     ),
     "all for a cache that leaves steps out": ({"steps": 8}, EASY, "replaced 32 of 64 calls"),
+    "layers that are left out again": (SKIPPED, SKIPPED, "replaced 12 of 12 calls"),
 }  # fmt: skip
 
 
@@ -286,12 +283,47 @@ def check_served(source, target, report):
     assert expected.own == transfer.report.missed * 2, (expected.own, transfer.report)
 
 
+#: How the source was sampled, how the target is, what the transfer did, and why not more.
+SERVED_PARTLY = {
+    "guidance that was not recorded": (
+        CFG_1, CFG_5, "replaced 8 of 16 calls", "the negative prompt was not recorded (source: cfg 1, target: cfg 5)",
+    ),
+    "a second positive prompt": (
+        {}, TWO_POSITIVES, "replaced 16 of 24 calls", "the prompt 'cond 2' was not recorded",
+    ),
+    "a prompt that came later": (
+        {"steps": 4, "positive": scheduled(0.5, 1)}, FOUR, "replaced 24 of 32 calls",
+        "the source's run did not compute the positive prompt in steps 0-1",
+    ),
+    "a cache that left steps out": (EASY, {"steps": 8}, "replaced 32 of 64 calls", "were not recorded"),
+    "layers that were left out": (
+        SKIPPED, {}, "replaced 12 of 16 calls", "the source's run did not compute the negative prompt in steps 0-1",
+    ),
+}  # fmt: skip
+
+
+@cases(SERVED_PARTLY)
+def check_served_partly(source, target, report, cause):
+    """Calls without a recorded twin have their own maps, are counted, and the cause is told."""
+    recorder = recorded(source)
+    model, options = models_and_options(target)
+    transfer, expected = Transfer(recorder.store), Expected(recorder.store)
+    sample(host.attach(host.attach(model, transfer), expected), **options)
+    done = transfer.report
+    assert str(done) == report, done
+    assert expected.right == done.replaced, (expected.right, done)
+    assert expected.own == done.expected - done.replaced, (expected.own, done)
+    verdict = done.verdict()
+    assert verdict.level == Level.PARTLY, verdict
+    assert cause in verdict.text, verdict
+
+
 #: Which recording each of the two experts gets, of the expert for high noise and of the one for low; what is said.
 EXPERTS = {
     "each its own": ((0, 1), None),
-    "each the other's": ((1, 0), "Step 0 is at noise level 1.0000, which was not recorded"),
-    "both that of high noise": ((0, 0), "Step 0 is at noise level 0.7500, which was not recorded"),
-    "both that of low noise": ((1, 1), "Step 0 is at noise level 1.0000, which was not recorded"),
+    "each the other's": ((1, 0), "noise from 0.75. Target: noise from 1.00. They are different parts"),
+    "both that of high noise": ((0, 0), "noise from 1.00. Target: noise from 0.75. They are different parts"),
+    "both that of low noise": ((1, 1), "noise from 0.75. Target: noise from 1.00. They are different parts"),
 }
 
 

@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ class Result:
     messages: list[dict[str, Any]] = field(default_factory=list)
     latents: dict[str, Tensor] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: dict[str, Any] | None = None
     ended: bool = False
 
     def take(self, message: dict[str, Any]) -> None:
@@ -101,11 +102,12 @@ class Server:
         interrupt_at: str | None = None,
         interrupt_after: int = 1,
         workflow: str | None = None,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> Result:
         """Queue an API prompt and wait until it has ended.
 
         interrupt_at: a node; the run is interrupted at this node's first progress, or the one after so many.
-        workflow: the id of the workflow that it is said to be made of.
+        workflow: the id of the workflow that it is said to be made of. on_progress: called with each node's progress.
 
         Raises:
             PromptFailed: with the server's message.
@@ -116,6 +118,8 @@ class Server:
             for message in messages:
                 result.take(message)
                 data = message["data"]
+                if message["type"] == "progress" and on_progress is not None:
+                    on_progress(data)
                 if message["type"] == "progress" and data.get("node") == interrupt_at and interrupt_at:
                     interrupt_after -= 1
                     if interrupt_after <= 0:
@@ -123,6 +127,16 @@ class Server:
                 if result.ended:
                     return self._read(result)
         raise PromptFailed("the server hung up")
+
+    def run_to_the_end(self, prompt: dict[str, Any]) -> Result:
+        """Queue an API prompt without a page, as a script does, and wait until the history has it, failed or not."""
+        answer = self.post("/prompt", {"prompt": prompt})
+        result = Result(answer["prompt_id"])
+        while result.prompt not in (history := self.get(f"/history/{result.prompt}")):
+            time.sleep(0.05)
+        errors = [data for kind, data in history[result.prompt]["status"]["messages"] if kind == "execution_error"]
+        result.error = errors[0] if errors else None
+        return self._read(result)
 
     def outcomes(self, prompt: str) -> dict[str, dict[str, Any]]:
         """What the history of a prompt says of the pack's nodes: whoever queued it, and from wherever."""

@@ -12,7 +12,7 @@ def test_a_report_goes_to_whoever_queued_the_prompt(server):
     with connect(f"ws://{server.address}/ws?clientId=another", max_size=None) as another:
         result = server.run(graphs.transfer(seed=41), workflow="the one it was queued from")
         told = [message["data"] for message in result.messages if message["type"] == "vdit.report"]
-        assert {report["node"] for report in told} == {"finish", "transfer"}
+        assert {report["node"] for report in told} == {"record", "finish", "transfer"}
         assert {(report["workflow"], report["prompt"]) for report in told} == {
             ("the one it was queued from", result.prompt)
         }

@@ -180,11 +180,9 @@ class Transfer(MapTransfer):
     def _count(self, site: Site, present: list[str], recorded: list[str]) -> None:
         """Calls at a step's own noise level count one by one; those between steps only if they have no recording."""
         own = site.visit == 0 and abs(site.sigma - site.run.sigmas[site.step]) <= SAME_LEVEL
-        for branch in present:
-            if own or branch in recorded:
-                self._came.add((site.layer, site.step, branch))
-            else:
-                self._missed += 1
+        counted = present if own else recorded
+        self._came |= {(site.layer, site.step, branch) for branch in counted}
+        self._missed += not counted
 
     def _next(self, site: Site, evaluation: Evaluation, present: list[str]) -> list[Key]:
         """What will most likely be asked for after this call: the next layer; behind the last one, the first layer for

@@ -49,7 +49,7 @@ def attach(
 
     Args:
         on_end: called after each sampling run, after the interceptor's own `end`.
-        on_missed: called after the first model call of a run, if self-attention did not come by; with the reason.
+        on_missed: called after the first model call of a run, if self-attention could not be reached; with the reason.
         required: whether the run is of no use without the interceptor. It then ends there with an error.
         check: called when a run begins, with the guider's conditionings and the latent: what the sampler was given.
 

@@ -42,11 +42,15 @@ class Replacement:
 
 
 class Replacements:
-    """What replaced parts of a model: looked for before a run and, since some are there in it only, in a model call."""
+    """What replaced parts of a model.
+
+    A clone's patches are looked for before its run. What is bound to the modules is looked for in a model call: before
+    it, the modules may still have the patches of another clone, and some nodes put theirs there for the call only.
+    """
 
     def __init__(self, patcher: Any, network: Any) -> None:
         self._network = network
-        self._before = list(dict.fromkeys((*_object_patches(patcher), *_of_modules(network))))
+        self._before = list(dict.fromkeys(_object_patches(patcher)))
 
     def why(self, options: Mapping[str, Any], strange: str | None) -> tuple[str, str]:
         """Why no self-attention came by, with who is to blame if that can be seen; and what to use instead.
@@ -59,7 +63,7 @@ class Replacements:
         else:
             cause, named = strange or "another node computes it by itself, or leaves it out", ""
         instead = next((text for words, text in _INSTEAD.items() if re.search(words, named)), _OTHERWISE)
-        return f"The model's self-attention did not come by: {cause}.", instead
+        return f"The model's self-attention could not be reached: {cause}.", instead
 
     def of_self_attention(self) -> bool:
         """Whether the blocks' self-attention is another node's."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .override import Override
 
 
+_SAME = 1e-3  # of noise levels
+
+
 @dataclass(frozen=True)
 class ModelCall:
     """One call of the model. rows: of its batch. visit: how often the run was at this noise level before.
@@ -200,7 +203,7 @@ class Session:
 
     def _describe(self, grid: TokenGrid, dtype: torch.dtype, x: Tensor, samples: int, sigma: float) -> Run:
         start = self.noise
-        if sigma > 0.999 and x.shape[1:] == self.noise.shape[1:] and len(x) >= len(self.noise):
+        if abs(sigma - 1) < _SAME and abs(self.levels[0] - 1) < _SAME and x.shape[1:] == self.noise.shape[1:]:
             start = x[:samples]  # what the sampler really begins with, whoever drew it
         for n, each in enumerate(self.attached):
             if each.check is not None and (wrong := each.check(self.guider.conds, self.latent)) is not None:
