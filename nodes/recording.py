@@ -54,8 +54,12 @@ class Losses:
 
 @dataclass(eq=False)
 class RecordedRun:
-    """One sampling run of a recorder: the node that sampled, in which prompt, the mark of the latent that it gave, its
-    noise levels from and to, and what was recorded, which lives as long as whoever claimed it once it is claimed."""
+    """One sampling run of a recorder.
+
+    sampled_by: the node that sampled. prompt: in which prompt. mark: of the latent that it gave. levels: the noise
+    levels of its first and last step. verdict: what was said of it. store: what was recorded; once it is claimed, it
+    lives as long as whoever claimed it. measured: statistics, if there are any.
+    """
 
     sampled_by: str | None
     prompt: str | None
@@ -130,7 +134,7 @@ class Recording:
             mark = _fingerprint(outcome.samples)
             self.runs = [run for run in self.runs if run.mark != mark or run.store is None]
             measured = None if self.observer is None else self.observer.record
-            store, levels = self.recorder.take(), outcome.levels
+            store, levels = self.recorder.take(), (outcome.run.sigmas[0], outcome.run.sigmas[-1])
             self.runs.append(RecordedRun(outcome.sampled_by, prompt, mark, levels, self.did(), store, measured))
             _samplers.setdefault(self.node, set()).add(outcome.sampled_by)
             self._why = "this latent is not what its sampler gave (take the sampler's latent itself, unchanged)"

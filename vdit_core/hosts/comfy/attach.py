@@ -14,7 +14,7 @@ from ..comfy_samplers import with_one_noise
 from .errors import HostError
 from .network import network_of, signature_of, unknown
 from .outcome import Outcome
-from .override import Override
+from .override import Override, override_for
 from .session import Session
 
 _KEY = "vdit_attention"
@@ -127,7 +127,7 @@ def _apply(
     if session is not None and session.stock is None and not isinstance(options.get(_OVERRIDE), Override):
         model_call = session.model_call(executor.class_obj, x, t, c_crossattn, options, conds)
         if session.looks_at(model_call):
-            override = options[_OVERRIDE] = Override(session, model_call, options.get(_OVERRIDE))
+            override = options[_OVERRIDE] = override_for(session, model_call, options.get(_OVERRIDE))
     output = executor(x, t, c_concat, c_crossattn, control, options, **conds)
     if session is not None and override is not None:
         session.came_by(override, options)

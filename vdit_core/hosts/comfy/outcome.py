@@ -18,7 +18,7 @@ class Outcome:
     samples: what the sampler returned; None after an error or interrupt. run: what the first model call showed.
     stock: why the run was left to the stock model, or None. missed: why self-attention never came by, or None.
     caveat: what is not as the interceptor needs it, or None. error: what the interceptor itself raised, or None.
-    sampled_by: the graph's node that sampled, if a graph did. levels: the noise levels it began and ended at.
+    sampled_by: the graph's node that sampled, if a graph did.
     """
 
     samples: Tensor | None
@@ -28,7 +28,6 @@ class Outcome:
     caveat: str | None = None
     error: str | None = None
     sampled_by: str | None = None
-    levels: tuple[float, float] = (1.0, 0.0)
 
     def verdict(self, did: Callable[[], Verdict]) -> Verdict | None:
         """What a user is told; None if the run broke off for reasons of others.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _SAME = 1e-3  # of noise levels
+_WINDOWS = "context_handler"  # the model option in which ComfyUI keeps what cuts a video into windows
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class Session:
         self.attached = tuple(attached)
         self.chain = Chain([each.interceptor for each in self.attached])
         self.guider, self.sampler, self.noise, self.latent, self.seed = guider, sampler, noise, latent, seed
-        self.levels = float(sigmas[0]), float(sigmas[-1])
         self.sigmas = tuple(dict.fromkeys(sigmas[:-1].tolist()))  # where each step begins
         self.samples = len(noise)
         self.sampled_by = graph.executing_node()
@@ -203,7 +203,7 @@ class Session:
 
     def _describe(self, grid: TokenGrid, dtype: torch.dtype, x: Tensor, samples: int, sigma: float) -> Run:
         start = self.noise
-        if abs(sigma - 1) < _SAME and abs(self.levels[0] - 1) < _SAME and x.shape[1:] == self.noise.shape[1:]:
+        if abs(sigma - 1) < _SAME and abs(self.sigmas[0] - 1) < _SAME and x.shape[1:] == self.noise.shape[1:]:
             start = x[:samples]  # what the sampler really begins with, whoever drew it
         for n, each in enumerate(self.attached):
             if each.check is not None and (wrong := each.check(self.guider.conds, self.latent)) is not None:
@@ -231,7 +231,19 @@ class Session:
         self._layers = frozenset[int]().union(*acts.values())
 
     def broke_off(self, error: BaseException) -> None:
-        """Keep what an interceptor raised, for the node that added it."""
+        """Keep what an interceptor raised, for the node that added it.
+
+        Raises:
+            HostError: instead of an error of ComfyUI's own that says nothing of its cause.
+        """
+        live = [interceptor for interceptor in self.chain.interceptors if interceptor.one_noise]
+        if isinstance(error, IndexError) and live and self.samples > 1 and self.guider.model_options.get(_WINDOWS):
+            found = HostError(
+                f"ComfyUI's context windows failed on a batch of {self.samples} videos ({error}), and a live transfer "
+                "is such a batch. Make the video short enough to do without windows, or record and transfer it."
+            )
+            self._error = str(found), live
+            raise found from None
         if self._error is None and isinstance(error, VDiTError) and error.raised_by is not None:
             self._error = str(error), [error.raised_by]
 
@@ -254,7 +266,7 @@ class Session:
         caveat = "; ".join(filter(None, (*self._caveats, wrong))) or None
         missed = self.missed if interceptor in self._active else None
         error = error if interceptor in blamed else None
-        return Outcome(samples, self.run, self.stock, missed, caveat, error, self.sampled_by, self.levels)
+        return Outcome(samples, self.run, self.stock, missed, caveat, error, self.sampled_by)
 
 
 def _layers_of(interceptor: Interceptor, run: Run) -> frozenset[int]:
