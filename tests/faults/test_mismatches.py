@@ -13,9 +13,10 @@ from synthetic_host import SyntheticHost, same
 
 from vdit_core.call import AttentionCall, Chain, TokenGrid
 from vdit_core.hosts.diffusers import attach
+from vdit_core.outcome import Level
 from vdit_core.record import Recorder, Selection
 from vdit_core.selection import Indices, LayerMask, SelectionError
-from vdit_core.store import SAME_LEVEL, Evaluation, StoreError
+from vdit_core.store import SAME_LEVEL, Evaluation, Key, StoreError
 from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
 
 SOURCE, TARGET = 1, 2
@@ -58,17 +59,29 @@ REFUSED = [
     case("other heads", source={"heads": 4}, said="3 layers x 4 heads x 8; this one has 3 layers x 2 heads"),
     case("other width", source={"head_dim": 16}, said="2 heads x 16; this one has 3 layers x 2 heads x 8"),
     case("image-to-video", source={"kind": "wan i2v 36 -> 16"}, said="of kind wan i2v .*; this one is wan t2v"),
-    case("more frames", source={"grid": TokenGrid(3, 3, 3)}, said="on a grid of 3 x 3 x 3 = 27 tokens; this"),
-    case("turned", source={"grid": TokenGrid(2, 1, 9)}, said="2 x 1 x 9 = 18 tokens; this run has 2 x 3 x 3"),
-    case("a picture before", source={"grid": TokenGrid(2, 3, 3, 9)}, said=r"2 x 3 x 3 \+ 9 = 27 tokens; this"),
-    case("a picture behind", source={"grid": TokenGrid(2, 3, 3, 0, 9)}, said=r"2 x 3 x 3 \+ 9 behind = 27 tokens"),
+    case(
+        "more frames",
+        source={"grid": TokenGrid(3, 3, 3)},
+        said="Source: 3 steps, 3 x 3 x 3 tokens. Target: 2 x",
+    ),
+    case("turned", source={"grid": TokenGrid(2, 1, 9)}, said="2 x 1 x 9 tokens. Target: 2 x 3 x 3 tokens"),
+    case(
+        "a picture before",
+        source={"grid": TokenGrid(2, 3, 3, 9)},
+        said=r"2 x 3 x 3 tokens \+ 9 tokens of a reference. Target: 2 x",
+    ),
+    case(
+        "a picture behind",
+        source={"grid": TokenGrid(2, 3, 3, 0, 9)},
+        said=r"2 x 3 x 3 tokens \+ 9 further tokens. Target: 2 x",
+    ),
     case(
         "before and behind",
         source={"grid": TokenGrid(2, 3, 3, 1, 0)},
         target={"grid": TokenGrid(2, 3, 3, 0, 1)},
-        said=r"3 x 3 \+ 1 = 19 tokens; this run has 2 x 3 x 3 \+ 1 behind = 19 tokens",
+        said=r"\+ 1 tokens of a reference. Target: 2 x 3 x 3 tokens \+ 1 further tokens",
     ),
-    case("size and advice", source={"grid": TokenGrid(2, 3, 4)}, said="Record the source at the target's size"),
+    case("size and advice", source={"grid": TokenGrid(2, 3, 4)}, said="Use the source's width, height and length"),
     case("2 samples for 1", source={"samples": 2}, said="The store holds 2 samples, this run has 1: record one"),
     case("2 samples for 3", source={"samples": 2}, target={"samples": 3}, said="holds 2 samples, this run has 3"),
     case("3 samples for 2", source={"samples": 3}, target={"samples": 2}, said="or as many as the target has"),
@@ -76,23 +89,35 @@ REFUSED = [
     case(
         "another head", kept=Selection(heads=Indices("0")), where=Where(heads=Indices("1")), said=r"holds heads \[0\]"
     ),
-    case("a missing layer", kept=Selection(Indices("0-1")), said="Layer 2 of branch 'cond' at step 0 was not"),
-    case("what layers there are", kept=Selection(Indices("1")), said=r"layers \[1\] were\. The store holds br"),
-    case("a missing step", kept=Selection(steps=Indices("0")), said="Step 1 is at noise level 0.8000, which"),
-    case("the first step missing", kept=Selection(steps=Indices("1-2")), said=r"Step 0 .*recorded: 0.8000, 0.5"),
-    case("nothing recorded", kept=Selection(Indices("none")), said=r"Step 0 .* not recorded \(recorded: none\)"),
-    case("a missing branch", kept=Selection(branches="cond"), said="Layer 0 of branch 'uncond' at step 0 was"),
-    case("what branches there are", kept=Selection(branches="cond"), said=r"branches \['cond'\]"),
-    case("source without guidance", source={"branches": ("cond",)}, said="branch 'uncond' at step 0 was not"),
-    case("target with a 2nd prompt", target={"branches": ("cond", "cond 2")}, said="branch 'cond 2' at step 0"),
-    case("scheduled prompt", source={"absent": frozenset({(1, "uncond")})}, said="branch 'uncond' at step 1"),
-    case("other scheduler", source={"sigmas": OTHER_STEPS}, said=r"Step 1 .* \(recorded: 1.0000, 0.7500, 0.2500\)"),
-    case("other shift", source={"sigmas": (1.0, 0.798, 0.5)}, said="Step 1 is at noise level 0.8000"),
+    case(
+        "no layer that both have",
+        kept=Selection(Indices("0-1")),
+        where=Where(LayerMask("2")),
+        said="layer 2 was not recorded. The store holds 2 of 3 layers",
+    ),
+    case(
+        "no step that both have",
+        kept=Selection(steps=Indices("0")),
+        where=Where(steps=Indices("1-2")),
+        said="steps 1-2 were not recorded",
+    ),
+    case("nothing recorded", kept=Selection(Indices("none")), said="holds no queries and keys"),
+    case(
+        "no prompt that both have",
+        kept=Selection(branches="cond"),
+        where=Where(branches="uncond"),
+        said="the negative prompt was not recorded",
+    ),
+    case(
+        "other scheduler",
+        source={"sigmas": OTHER_STEPS},
+        said="levels 1.000, 0.750, 0.250. Target: noise levels 1.000, 0.8",
+    ),
+    case("other shift", source={"sigmas": (1.0, 0.798, 0.5)}, said="Step 1 of the target has no counterpart"),
     case("fewer steps", source={"sigmas": (1.0, 0.5)}, said="narrow the transfer's steps, or widen its gap"),
-    case("more steps", target={"sigmas": (1.0, 0.9, 0.8, 0.6)}, said="Step 1 is at noise level 0.9000"),
-    case("denoise below 1", source={"sigmas": (0.6, 0.4)}, said="Step 0 is at noise level 1.0000"),
+    case("more steps", target={"sigmas": (1.0, 0.9, 0.8, 0.6)}, said="Source: 3 steps, .*Target: 4 steps"),
+    case("denoise below 1", source={"sigmas": (0.6, 0.4)}, said="noise from 0.60. Target: 3 steps, noise from 1.00"),
     case("one that looks between", source={"levels": BETWEEN}, said="as dpm_fast and dpm_adaptive do: sample so"),
-    case("levels left out", source={"levels": (1.0, 0.5)}, said="without nodes that leave steps out .EasyCache."),
 ]
 
 
@@ -178,6 +203,64 @@ USED = [
 ]
 
 
+#: What a source lacks, and how that is told; `of` says which calls have a twin in it.
+PARTLY = [
+    case("a missing layer", kept=Selection(Indices("0-1")), said="layer 2 was not recorded", report=(12, 18, 0)),
+    case("missing layers", kept=Selection(Indices("1")), said="layers 0, 2 were not recorded", report=(6, 18, 0)),
+    case("a missing step", kept=Selection(steps=Indices("0-1")), said="step 2 was not recorded", report=(12, 18, 0)),
+    case("the first missing", kept=Selection(steps=Indices("1-2")), said="step 0 was not recorded", report=(12, 18, 0)),
+    case(
+        "a missing branch",
+        kept=Selection(branches="cond"),
+        said="the negative prompt was not recorded",
+        report=(9, 18, 0),
+    ),
+    case(
+        "source without guidance",
+        source={"branches": ("cond",)},
+        said="the negative prompt was not recorded",
+        report=(9, 18, 0),
+    ),
+    case(
+        "a second prompt",
+        target={"branches": ("cond", "cond 2")},
+        said="the prompt 'cond 2' was not recorded",
+        report=(9, 18, 0),
+    ),
+    case(
+        "scheduled prompt",
+        source={"absent": frozenset({(1, "uncond")})},
+        said="the source's run did not compute the negative prompt in step 1",
+        report=(15, 18, 0),
+    ),
+    case("levels left out", source={"levels": (1.0, 0.5)}, said="step 1 was not recorded", report=(12, 18, 0)),
+    case(
+        "target skips a level",
+        target={"levels": (1.0, 0.5)},
+        said="6 calls did not come, in step 1: something leaves steps out",
+        report=(12, 18, 0),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", PARTLY)
+def test_what_was_not_recorded_runs_stock_and_is_told(case):
+    recorder = Recorder(case.kept)
+    case.source.run(SOURCE, recorder, evaluations=case.levels[0])
+    transfer = Transfer(recorder.take(), case.where, case.gap)
+    stock, whole = (case.target.run(TARGET, *also, evaluations=case.levels[1]) for also in ((), (transfer,)))
+    everything = Recorder()
+    SyntheticHost(branches=("cond", "cond 2", "uncond")).run(SOURCE, everything)
+    wanted = case.target.run(TARGET, Transfer(everything.take()), evaluations=case.levels[1])
+    for (layer, sigma, visit, branch, sample), value in whole.items():
+        has = Key(Evaluation(sigma, visit), branch, layer) in transfer.store
+        assert torch.equal(value, (wanted if has else stock)[layer, sigma, visit, branch, sample])
+    found = transfer.report
+    assert (found.replaced, found.expected, found.missed) == case.report
+    assert found.verdict().level is Level.PARTLY
+    assert case.said in found.verdict().text
+
+
 @pytest.mark.parametrize("tier", ["RAM", "disk"])
 @pytest.mark.parametrize("case", USED)
 def test_what_fits_is_used_exactly(disk, tier, case):
@@ -197,9 +280,9 @@ GAPS = [("negative", -1.0), ("not a number", float("nan"))]
 
 
 @pytest.mark.parametrize("gap", [pytest.param(gap, id=name) for name, gap in GAPS])
-def test_a_gap_that_nothing_can_be_within_is_no_licence(host, record, gap):
-    with pytest.raises(TransferError, match=r"Step 0 is at noise level 1\.0000, which was not recorded"):
-        host().run(TARGET, Transfer(record(), gap=gap))
+def test_a_gap_that_nothing_can_be_within_is_refused(record, gap):
+    with pytest.raises(TransferError, match=r"The gap is .*; it is a distance of noise levels, 0 or more"):
+        Transfer(record(), gap=gap)
 
 
 #: A visit that was recorded, others that ask for it.
@@ -290,8 +373,8 @@ def heun(demo_model):
 
 LAYERS = Where(LayerMask("4-5"))
 PIPELINE = [
-    ("other steps", {"steps": 3}, LAYERS, TransferError, "Step 1 is at noise level .*, which was not recorded"),
-    ("other layers", {}, Where(), TransferError, r"Layer 0 of branch 'cond' .*; layers \[4, 5\] were"),
+    ("other steps", {"steps": 3}, LAYERS, TransferError, "Source: 2 steps, .* Target: 3 steps"),
+    ("other layers", {}, Where(LayerMask("0-3")), TransferError, "layers 0-3 were not recorded"),
     (
         "guidance off, uncond asked for",
         {"guidance": 1.0},
@@ -321,7 +404,7 @@ def test_a_pipeline_refuses_the_same_and_is_stock_again(demo_model, plain, of_tw
 
 def test_a_pipeline_of_another_scheduler_refuses_the_recording(demo_model, plain, of_two_steps, heun):
     with (
-        pytest.raises(TransferError, match="was not recorded"),
+        pytest.raises(TransferError, match=r"the settings differ. Source: 2 steps"),
         attach(demo_model.pipe, Transfer(of_two_steps, LAYERS)),
     ):
         demo_model.sample([RED], [7], steps=3)

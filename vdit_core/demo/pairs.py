@@ -8,7 +8,7 @@ clips are). All but the first are compared with the source.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -154,7 +154,7 @@ def _merge(results: list[PairResult]) -> PairResult:
         return sum(r.scores[kind][name] * len(r.seeds) for r in results) / len(seeds)
 
     scores = {kind: {name: mean(kind, name) for name in values} for kind, values in first.scores.items()}
-    report = Report(*(sum(getattr(r.report, f.name) for r in results) for f in fields(Report)))
+    report = Report.of_all([result.report for result in results])
     return replace(first, seeds=seeds, scores=scores, report=report)
 
 

@@ -22,8 +22,11 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor, nn
 
 from ..call import AttentionCall, Chain, Interceptor, ModelSignature, Row, Run, Site, TokenGrid
+from ..provenance import Provenance, fingerprint
 
 _HOOK = "vdit_attention"
+#: Schedulers by the names that ComfyUI has for the same samplers.
+_SAMPLERS = {"FlowMatchEulerDiscreteScheduler": "euler", "FlowMatchHeunDiscreteScheduler": "heun"}
 
 
 @contextmanager
@@ -48,10 +51,11 @@ def attach(pipe: DiffusionPipeline, *interceptors: Interceptor) -> Iterator[None
                 f"This pipeline's self-attention runs through {type(processor).__name__}, not stock Wan's processor. "
                 "Give one attach() all interceptors; remove other packages' processors first."
             )
+    hooks = [_Watch(session) for _ in models]
     completed = False
     try:
-        for model in models:
-            HookRegistry.check_if_exists_or_initialize(model).register_hook(_Watch(session), _HOOK)
+        for model, hook in zip(models, hooks, strict=True):
+            HookRegistry.check_if_exists_or_initialize(model).register_hook(hook, _HOOK)
         for i, attention in attentions:
             attention.set_processor(_Tap(i, session, attention.processor))
         yield
@@ -61,6 +65,8 @@ def attach(pipe: DiffusionPipeline, *interceptors: Interceptor) -> Iterator[None
             attention.set_processor(processor)
         for model in models:
             HookRegistry.check_if_exists_or_initialize(model).remove_hook(_HOOK, recurse=False)
+        for hook in hooks:
+            hook.session = None  # diffusers leaves a hook in a cycle; what was recorded shall not stay with it
         session.chain.end(completed)
 
 
@@ -107,6 +113,22 @@ class _Session:
             f"wan {'i2v' if config.image_dim else 't2v'} {config.in_channels} -> {config.out_channels}",
             evaluations=max(Counter(self.levels).values()),
             one_noise=not self.chain.one_noise or bool((noise == noise[:1]).all()),
+            made=self._provenance(noise, latents.shape[-3:]),
+        )
+
+    def _provenance(self, noise: Tensor, size: torch.Size) -> Provenance:
+        pipe, config = self.pipe, self.pipe.scheduler.config
+        frames, height, width = size
+        of_video: dict[str, Any] = {}
+        if hasattr(pipe, "vae_scale_factor_spatial"):
+            spatial, temporal = pipe.vae_scale_factor_spatial, pipe.vae_scale_factor_temporal
+            of_video = {"width": width * spatial, "height": height * spatial, "frames": (frames - 1) * temporal + 1}
+        return Provenance(
+            **of_video,
+            shift=config.get("flow_shift", config.get("shift")),
+            sampler=_SAMPLERS.get(type(pipe.scheduler).__name__),
+            cfg=float(pipe.guidance_scale) if pipe.do_classifier_free_guidance else 1.0,
+            noise=fingerprint(noise) if self.levels[0] > 0.999 else (),
         )
 
     def reached_the_end(self) -> bool:
@@ -125,7 +147,7 @@ class _Watch(ModelHook):
 
     def __init__(self, session: _Session) -> None:
         super().__init__()
-        self.session = session
+        self.session: _Session | None = session
         self.context = StateManager(dict)
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -134,6 +156,7 @@ class _Watch(ModelHook):
             raise RuntimeError('Call the transformer inside `transformer.cache_context("cond")` (or "uncond").')
         named = dict(zip(("hidden_states", "timestep"), args, strict=False)) | kwargs
         branch = context if isinstance(context, str) else context.name
+        assert self.session is not None
         self.session.model_call(module, branch, named["hidden_states"], named["timestep"])
         return args, kwargs
 

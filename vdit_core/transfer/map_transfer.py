@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,17 @@ class Report:
     missed: int = 0
     causes: tuple[str, ...] = ()
     nothing: str | None = None
+
+    @classmethod
+    def of_all(cls, reports: Sequence[Report]) -> Report:
+        """One report of several runs."""
+        return cls(
+            replaced=sum(one.replaced for one in reports),
+            expected=sum(one.expected for one in reports),
+            missed=sum(one.missed for one in reports),
+            causes=tuple(dict.fromkeys(cause for one in reports for cause in one.causes)),
+            nothing=reports[0].nothing if all(one.nothing for one in reports) else None,
+        )
 
     def __str__(self) -> str:
         missed = f"; {self.missed} more, inside steps, had no recording" if self.missed else ""

@@ -28,12 +28,15 @@ class Transfer(MapTransfer):
         gap: how far apart the noise levels may be. The default admits rounding only; a wider gap lets a recording of
             other steps serve, each call taking the nearest.
 
-    Raises (in `begin`, before anything is computed):
-        TransferError: if model, grid, batch, heads, layers, steps or branches do not fit; it names both sides.
+    Raises:
+        TransferError: if the gap is no distance. In `begin`, before anything is computed: if model, size, batch, heads
+            or the steps' noise levels do not fit, naming both sides, or if nothing of what is meant was recorded.
     """
 
     def __init__(self, store: AttentionStore, where: Where | None = None, gap: float = SAME_LEVEL) -> None:
         super().__init__(where)
+        if not gap >= 0:
+            raise TransferError(f"The gap is {gap}; it is a distance of noise levels, 0 or more.")
         self.store = store
         self.gap = gap
         self._mismatches: list[str] = []

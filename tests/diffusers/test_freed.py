@@ -1,0 +1,137 @@
+"""What a run held goes with the last who holds it, however the run ended: without the cyclic collector, which may come
+late or never, while a recording on disk is many gigabytes."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from vdit_core.call import Interceptor
+from vdit_core.hosts.diffusers import attach
+from vdit_core.record import Recorder, Selection
+from vdit_core.selection import Indices
+from vdit_core.transfer import LiveTransfer, Transfer
+
+PROMPT, STEPS = "A car is driving on the highway", 2
+
+
+class Raises(Interceptor):
+    """Raises at one place of the run."""
+
+    def __init__(self, error: type[BaseException], at: str) -> None:
+        self.error, self.at = error, at
+
+    def begin(self, run):
+        if self.at == "begin":
+            raise self.error("no")
+
+    def __call__(self, call, proceed):
+        if self.at == "call" and (call.site.step, call.site.layer) == (1, 4):
+            raise self.error("no")
+        return proceed(call)
+
+    def end(self, completed):
+        if self.at == "end":
+            raise self.error("no")
+
+
+def whole(model, *interceptors) -> None:
+    with attach(model.pipe, *interceptors):
+        model.sample([PROMPT], [7], steps=STEPS)
+
+
+def twice(model, *interceptors) -> None:
+    whole(model, *interceptors)
+    whole(model, *interceptors)
+
+
+def broken(error: type[BaseException], at: str) -> Callable[..., None]:
+    def run(model, *interceptors) -> None:
+        try:
+            whole(model, *interceptors, Raises(error, at))
+        except error:
+            return
+        pytest.fail("nothing was raised")
+
+    return run
+
+
+def interrupted(model, *interceptors) -> None:
+    """As a pipeline is told to: it skips the steps that are left."""
+
+    def stop(pipe, step, timestep, kwargs):
+        pipe._interrupt = True
+        return kwargs
+
+    with attach(model.pipe, *interceptors):
+        context = model.text.encode([PROMPT])
+        model.pipe(prompt_embeds=context, negative_prompt_embeds=0 * context, height=64, width=64, num_frames=5,
+                   num_inference_steps=3, callback_on_step_end=stop, output_type="latent")  # fmt: skip
+
+
+def without_a_run(model, *interceptors) -> None:
+    with attach(model.pipe, *interceptors):
+        pass
+
+
+def never_entered(model, *interceptors) -> None:
+    attach(model.pipe, *interceptors)
+
+
+ENDS = {
+    "whole": whole,
+    "twice": twice,
+    "error at the beginning": broken(ValueError, "begin"),
+    "error in attention": broken(RuntimeError, "call"),
+    "no memory": broken(MemoryError, "call"),
+    "Ctrl-C": broken(KeyboardInterrupt, "call"),
+    "error at the end": broken(OSError, "end"),
+    "interrupted": interrupted,
+    "without a run": without_a_run,
+    "never entered": never_entered,
+}
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("tier", ["RAM", "disk"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_recorder_and_its_files_go_at_once(demo_model, tmp_path, no_collector, end, tier):
+    recorder = Recorder(Selection(Indices("0-4")), tier=tier, folder=tmp_path)
+    gone = weakref.ref(recorder)
+    ENDS[end](demo_model, recorder)
+    assert end not in ("whole", "twice") or len(recorder.store)
+    del recorder
+    assert gone() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["whole", "error in attention"])
+def test_a_transfer_lets_go_of_its_store(demo_model, tmp_path, no_collector, end):
+    recorder = Recorder(Selection(Indices("0-4")), tier="disk", folder=tmp_path)
+    whole(demo_model, recorder)
+    store = recorder.take()
+    transfer = Transfer(store)
+    gone = [weakref.ref(each) for each in (store, transfer)]
+    ENDS[end](demo_model, transfer)
+    del store, transfer, recorder
+    assert [each() for each in gone] == [None, None]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_live_transfer_goes(demo_model, no_collector):
+    live = LiveTransfer()
+    gone = weakref.ref(live)
+    with attach(demo_model.pipe, live):
+        demo_model.sample([PROMPT, "A red car is driving on the highway"], [7, 7], steps=STEPS)
+    del live
+    assert gone() is None
