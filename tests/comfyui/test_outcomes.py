@@ -436,6 +436,22 @@ def test_noise_that_a_sampler_draws_itself_is_the_cause(server):
     assert "connect Live Transfer's own latent" not in str(error.value).lower(), "that is what was done"
 
 
+def test_context_windows_that_fail_on_a_live_batch_are_the_cause(server):
+    """ComfyUI's own error, on any batch of several videos, is of an index."""
+    graph = graphs.live(seed=798)
+    graph["empty"]["inputs"]["length"] = 33
+    graph["windows"] = graphs.node(
+        "WanContextWindowsManual", model=["live", 0], context_length=17, context_overlap=4, context_stride=1,
+        context_schedule="standard_uniform", closed_loop=False, fuse_method="pyramid", freenoise=False,
+        retain_first_frame=False, split_conds_to_windows=False,
+    )  # fmt: skip
+    graph["sample"]["inputs"]["model"] = ["windows", 0]
+    result = server.run_to_the_end(graph)
+    assert result.error["exception_type"] == "vdit_attention.HostError"
+    assert "ComfyUI's context windows failed on a batch of 2 videos" in result.error["exception_message"]
+    assert level(result, "live") == "failed"
+
+
 def test_the_log_has_a_line(server):
     server.run(graphs.edited("transfer", seed=800))
     lines = server.log.read_text().splitlines()

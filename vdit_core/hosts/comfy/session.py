@@ -240,7 +240,8 @@ class Session:
         if isinstance(error, IndexError) and live and self.samples > 1 and self.guider.model_options.get(_WINDOWS):
             found = HostError(
                 f"ComfyUI's context windows failed on a batch of {self.samples} videos ({error}), and a live transfer "
-                "is such a batch. Make the video short enough to do without windows, or record and transfer it."
+                "is such a batch. Make the video short enough to do without windows; or record the source and transfer "
+                "it, with Context Windows (Manual), its causal window fix off and a static schedule, on both samplers."
             )
             self._error = str(found), live
             raise found from None
