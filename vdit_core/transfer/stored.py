@@ -54,6 +54,11 @@ class Transfer(MapTransfer):
         expected = self._expected | self._came
         causes = [*self._why(self._came - self._expected), *self._mismatches]
         if absent := self._expected - self._came:
+            lost = {layer for layer, _, _ in self._expected} - {layer for layer, _, _ in self._came}
+            if lost and self._came:
+                causes.insert(0, f"{numbered('layer', lost)} did not come: something replaces or skips them")
+                absent = {place for place in absent if place[0] not in lost}
+        if absent:
             steps = numbered("step", {step for _, step, _ in absent})
             causes.insert(
                 0, f"{len(absent)} calls did not come, in {steps}: something leaves steps out, as EasyCache does"

@@ -57,13 +57,17 @@ class Replacements:
 
         options: the transformer options of the model call. strange: what the calls that did come were like.
         """
-        culprit = next(iter(self._found(options)), None)
+        culprit = self.culprit(options)
         if culprit is not None:
             cause, named = f"{culprit}, which does not call ComfyUI's attention function", f"{culprit}".lower()
         else:
             cause, named = strange or "another node computes it by itself, or leaves it out", ""
         instead = next((text for words, text in _INSTEAD.items() if re.search(words, named)), _OTHERWISE)
         return f"The model's self-attention could not be reached: {cause}.", instead
+
+    def culprit(self, options: Mapping[str, Any]) -> Replacement | None:
+        """What most likely keeps self-attention from coming by."""
+        return next(iter(self._found(options)), None)
 
     def of_self_attention(self) -> bool:
         """Whether the blocks' self-attention is another node's."""

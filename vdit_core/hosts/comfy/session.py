@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...call import Chain, Interceptor, Row, Run, Site, TokenGrid
+from ...coverage import numbered
 from ...errors import VDiTError
 from ..comfy_branches import absent, branch_names, branches_to_come
 from ..comfy_samplers import evaluations
@@ -75,6 +76,7 @@ class Session:
         self._names: dict[UUID, list[str]] = {}
         self._first: Inputs | None = None  # of the call that the run's grid is of
         self._confirmed = False  # whether an attention call has shown the run to be as it was described
+        self._seen: set[int] = set()  # the layers whose self-attention came by
         self._looked = False  # whether a model call has shown if self-attention comes by
         self._active: list[Interceptor] = []  # who acts in this run, in any step
         self._layers: frozenset[int] = frozenset()  # in which layers
@@ -150,13 +152,17 @@ class Session:
         Raises:
             NotReached: if no self-attention came by in the first one, and the run is of no use then.
         """
-        if override.seen:
-            if self.missed is not None:
-                self.note("its first model calls did not come by")
-                self.missed = None
-            self._looked = True
+        self._seen |= override.seen
+        if self.stock is not None:
             return
-        if self._looked or self.stock is not None:
+        if override.seen and self.missed is not None:
+            self.note(f"in the first steps: {self.missed}")
+            self.missed = None
+        if self._looked or override.seen:
+            lost = self._layers - override.seen if not self._looked else self._layers - self._seen
+            if (not override.seen or lost) and self.missed is None:
+                self._note_replaced(options, lost)
+            self._looked = True
             return
         self._looked = True
         self.missed = " ".join(self._replacements.why(options, override.strange))
@@ -169,6 +175,13 @@ class Session:
         for each in acting:
             if each.on_missed is not None:
                 each.on_missed(self.missed)
+
+    def _note_replaced(self, options: dict[str, Any], lost: frozenset[int]) -> None:
+        """A part of the self-attention did not come by; who is to blame, if that can be seen."""
+        culprit = self._replacements.culprit(options)
+        if culprit is not None:
+            where = numbered("layer", set(lost)) if lost else "some steps"
+            self.note(f"in {where} {culprit}")
 
     def self_attention_is_replaced(self) -> bool:
         """Whether another node put its own function in the place of the blocks' self-attention."""
