@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import inspect
 import logging
 import types
 import weakref
+from pathlib import Path
 
 import inside
 from inside import CALLS, MODEL, SOURCE, STEPS, TARGET, Watch, host, raised_by, sample, text, tiny, watched
@@ -238,17 +240,10 @@ def check_a_reference_on_one_prompt_only_is_named():
 
 def check_the_official_sparse_node_is_told_of():
     """A stand-in for ComfyUI 0.38's: a function made around a patch, in a module whose name is its path."""
-    module = types.ModuleType("/x/comfy_extras/nodes_sparse_attention")
-    exec(
-        """
-def make_attention_override(patch, previous):
-    def override(func, *args, **kwargs):
-        patch.calls += 1
-        return func(*args, **kwargs) if previous is None else previous(func, *args, **kwargs)
-    return override
-""",
-        module.__dict__,
-    )
+    path = Path(__file__).parent / "official_sparse_attention.py"
+    spec = importlib.util.spec_from_file_location("/x/comfy_extras/nodes_sparse_attention", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 
     class Patch:
         calls = 0

@@ -62,7 +62,7 @@ def test_each_row_is_the_target_under_its_mask(demo_model, plan, latents):
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """The address of a cluster of two CPUs that `ray start` started where there is a token; its home is its own."""
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'comfyui-vdit-attention[ray]'")
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'vdit-attention[ray]'")
     home = tmp_path_factory.mktemp("home")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("5" * 64)
@@ -144,7 +144,7 @@ def test_dead_workers_and_a_cluster_without_room_are_told(cluster):
 
 
 def test_without_a_cluster_ray_is_one_line(tmp_path, capsys):
-    pytest.importorskip("ray", reason="ray is not installed: pip install 'comfyui-vdit-attention[ray]'")
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'vdit-attention[ray]'")
     assert main(["sweep", "--steps", "1", "--ray", "127.0.0.1:9", "--out", str(tmp_path)]) == 2
     assert "no Ray cluster at 127.0.0.1:9" in capsys.readouterr().err.strip().splitlines()[-1]
 

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vdit: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f"vdit: {error}. Install the demo's needs: pip install 'comfyui-vdit-attention[demo]'", file=sys.stderr)
+        print(f"vdit: {error}. Install the demo's needs: pip install 'vdit-attention[demo]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("vdit: interrupted", file=sys.stderr)

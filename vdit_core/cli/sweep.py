@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     from ..transfer import Where
 
     if options.ray and find_spec("ray") is None:
-        raise ValueError("--ray needs the package ray: pip install 'comfyui-vdit-attention[ray]'")
+        raise ValueError("--ray needs the package ray: pip install 'vdit-attention[ray]'")
     start = time.monotonic()
     model = DemoModel.load(options.device)
     sampling: dict[str, Any] = (
