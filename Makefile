@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/vdit demo
@@ -15,6 +15,10 @@ test: export MALLOC_MMAP_MAX_ = 0
 test: export MALLOC_TRIM_THRESHOLD_ = 4294967296
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# What can break while one edits, in two minutes: nothing that samples a video, nothing of ComfyUI.
+quick: $(VENV)/.test
+	$(VENV)/bin/python -m pytest tests/unit tests/web tests/test_layout.py --numprocesses 2 --dist loadfile -m "not slow and not gpu"
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

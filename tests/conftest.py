@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: more threads would only wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -18,6 +19,17 @@ from vdit_core.demo.probe import AttributeProbe
 from vdit_core.demo.shipped import PROBE, WEIGHTS
 
 torch.set_grad_enabled(False)
+
+
+#: What tests of a folder are marked with; tests/README.md says what the folders are for.
+MARKERS = {"comfyui": ("comfyui",), "browser": ("comfyui", "browser"), "demo": ("slow",), "diffusers": ("slow",)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        for marker in (*MARKERS.get(folder, ()), *(["gpu"] if item.path.stem.endswith("_cuda") else [])):
+            item.add_marker(marker)
 
 
 @pytest.fixture(scope="session")
