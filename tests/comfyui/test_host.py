@@ -20,9 +20,10 @@ def cases(script: Path) -> Iterator[str]:
     """The names of a script's cases; what it imports is only in ComfyUI's Python."""
     body = ast.parse(script.read_text()).body
     tables = {
-        node.targets[0].id: [ast.literal_eval(key) for key in node.value.keys]
+        ast.unparse(name): [ast.literal_eval(key) for key in node.value.keys]
         for node in body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Dict)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict)
+        for name in (node.targets if isinstance(node, ast.Assign) else [node.target])
     }
     for node in body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("check_"):
