@@ -13,8 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.store import Header
-from vdit_core.store.shelves import weight
+from vdit_core.recording.store import Header
+from vdit_core.recording.store.storage import weight
 
 MODELS = {"1.3B": ModelSignature(30, 12, 128), "14B": ModelSignature(40, 40, 128)}
 #: Width, height and frames of videos.

@@ -25,12 +25,12 @@ from torch.nn.functional import scaled_dot_product_attention
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.inspect import gpu
-from vdit_core.inspect.observe import from_store
-from vdit_core.inspect.statistics import map_statistics
-from vdit_core.inspect.view import choose_window
-from vdit_core.inspect.window import map_window
-from vdit_core.store import AttentionStore, Evaluation, Header, Key
+from vdit_core.maps import gpu
+from vdit_core.maps.crop import map_window
+from vdit_core.maps.observer import from_store
+from vdit_core.maps.statistics import map_statistics
+from vdit_core.maps.view import choose_window
+from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
 
 BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 

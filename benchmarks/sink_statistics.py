@@ -14,7 +14,7 @@ import statistics
 import torch
 from wan_forward import Forward, device_name
 
-from vdit_core.sinks.observe import QUERIES, SinkObserver
+from vdit_core.sinks.observer import QUERIES, SinkObserver
 
 STEPS, BRANCHES = 50, 2
 

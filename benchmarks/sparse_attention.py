@@ -32,7 +32,7 @@ from vdit_core.sparse.kernels.triton_blocks import TritonBlocks
 from vdit_core.sparse.patterns import PATTERNS
 from vdit_core.sparse.patterns.always import always
 from vdit_core.sparse.tiled import tile
-from vdit_core.sparse.tiles import tiles
+from vdit_core.sparse.tiling import tiles
 
 
 def milliseconds(run: Callable[[], object]) -> float:

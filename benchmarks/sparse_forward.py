@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from wan_forward import Forward, device_name
 
 from vdit_core.selection import LayerMask
-from vdit_core.sparse.settings import Settings
+from vdit_core.sparse.config import Settings
 from vdit_core.sparse.sparse_attention import SparseAttention
 
 

@@ -24,10 +24,10 @@ import torch
 from wan_forward import DEVICE, WAN_1_3B, Forward, device_name, synchronize
 
 from vdit_core.call import Interceptor
-from vdit_core.inspect.observe import Observer
-from vdit_core.record import Recorder, Selection
+from vdit_core.maps.observer import Observer
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore
 from vdit_core.selection import Indices, LayerMask
-from vdit_core.store import AttentionStore
 from vdit_core.transfer import LiveTransfer, Transfer, Where
 
 GIB = 2**30

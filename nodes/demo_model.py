@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..vdit_core.demo.captions import VOCABULARY
 from ..vdit_core.demo.shipped import GUIDANCE, STEPS
-from ..vdit_core.hosts import comfy_demo
+from ..vdit_core.hosts.comfy import demo as comfy_demo
 from . import sockets
 
 

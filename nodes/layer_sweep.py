@@ -24,9 +24,9 @@ from nodes import common_ksampler
 
 from ..vdit_core import outcome
 from ..vdit_core.hosts.comfy import attach, signature
-from ..vdit_core.hosts.comfy_samplers import with_one_noise
+from ..vdit_core.hosts.comfy.samplers import with_one_noise
 from ..vdit_core.selection import Indices
-from ..vdit_core.sweep.folder import SweepFolder, fingerprint
+from ..vdit_core.sweep.checkpoint import SweepFolder, fingerprint
 from ..vdit_core.sweep.plan import AT_ONCE, MODES, Sweep, batches
 from ..vdit_core.sweep.run import missing, run
 from ..vdit_core.transfer import LiveTransfer, Where

@@ -8,11 +8,11 @@ from comfy_api.latest import io
 
 from ..vdit_core.hosts.comfy import attach, graph
 from ..vdit_core.outcome import Verdict
-from ..vdit_core.precision import PRECISIONS
-from ..vdit_core.record import Recorder, Selection
+from ..vdit_core.recording.quantization import PRECISIONS
+from ..vdit_core.recording.recorder import Recorder, Selection
+from ..vdit_core.recording.store.storage import TIERS
 from ..vdit_core.selection import Indices
-from ..vdit_core.sinks.observe import SinkObserver
-from ..vdit_core.store.shelves import TIERS
+from ..vdit_core.sinks.observer import SinkObserver
 from . import choices, room, sockets
 from .outcomes import Telling, forget_what_changed
 from .recording import Recording, fingerprint_of

@@ -21,10 +21,10 @@ from torch import Tensor
 from ..vdit_core.errors import VDiTError
 from ..vdit_core.hosts.comfy import Outcome, graph
 from ..vdit_core.outcome import Verdict, joined
-from ..vdit_core.record import Recorder
-from ..vdit_core.sinks.observe import SinkObserver
+from ..vdit_core.recording.recorder import Recorder
+from ..vdit_core.recording.store import AttentionStore
+from ..vdit_core.sinks.observer import SinkObserver
 from ..vdit_core.sinks.record import SinkRecord
-from ..vdit_core.store import AttentionStore
 from .outcomes import Telling, tell_outcome
 
 _ANEW = (

@@ -9,7 +9,7 @@ import comfy.model_management
 import folder_paths
 import psutil
 
-from ..vdit_core.budget import Room
+from ..vdit_core.recording.budget import Room
 
 _SHARE = 0.9  # of what is free
 _HEADROOM = 2 * 2**30

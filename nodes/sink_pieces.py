@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..vdit_core.recording.store import Key
 from ..vdit_core.sinks.code import PER_DOUBLING, UNIFORM
 from ..vdit_core.sinks.detect import Findings
 from ..vdit_core.sinks.record import SinkRecord
-from ..vdit_core.store import Key
 
 _FOLDER = "attention_sinks"
 _KEPT = 4  # folders of earlier inspections; a page that was left open may still ask for theirs

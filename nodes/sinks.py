@@ -10,12 +10,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vdit_core.outcome import done
+from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.sinks.control import ACTIONS, SinkControl, Targets
+from ..vdit_core.sinks.describe import describe
 from ..vdit_core.sinks.detect import EVENNESS, RATIO, detect
-from ..vdit_core.sinks.observe import from_store
+from ..vdit_core.sinks.observer import from_store
 from ..vdit_core.sinks.record import SinkRecord
-from ..vdit_core.sinks.words import describe
-from ..vdit_core.store import AttentionStore
 from . import images, progress, sink_pieces, sockets
 from .outcomes import Telling, TellingNode, attach_and_tell
 

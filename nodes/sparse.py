@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..vdit_core.selection import LayerMask, SelectionError
+from ..vdit_core.sparse.config import IF_SLOWER, Settings
 from ..vdit_core.sparse.methods import METHODS
 from ..vdit_core.sparse.profile import SparseProfile
-from ..vdit_core.sparse.settings import IF_SLOWER, Settings
 from ..vdit_core.sparse.sparse_attention import SparseAttention
 from . import sockets
 from .outcomes import Telling, TellingNode, attach_and_tell

@@ -76,8 +76,8 @@ class SparseReport(io.ComfyNode):
         **sampling: Any,
     ) -> io.NodeOutput:
         images.need_matplotlib()
+        from ..vdit_core.reporting.video import side_by_side
         from ..vdit_core.sparse.pictures import pareto
-        from ..vdit_core.video import side_by_side
 
         made = signature(model)
         if profile is not None:

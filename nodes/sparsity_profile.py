@@ -13,10 +13,10 @@ from torch import Tensor
 from ..vdit_core import outcome
 from ..vdit_core.hosts.comfy import signature
 from ..vdit_core.selection import Indices
-from ..vdit_core.sparse.end_to_end import measure
+from ..vdit_core.sparse.ablation import measure
+from ..vdit_core.sparse.calibration import Sensitivity, profile
+from ..vdit_core.sparse.config import Settings
 from ..vdit_core.sparse.methods import BY_MASS, METHODS
-from ..vdit_core.sparse.sensitivity import Sensitivity, profile
-from ..vdit_core.sparse.settings import Settings
 from ..vdit_core.sparse.sparse_attention import SparseAttention
 from . import images, progress, sockets
 from .outcomes import Telling
@@ -78,8 +78,8 @@ class SparsityProfile(io.ComfyNode):
         cls, model: Any, method: str, keep: float, measure: str, videos_per_batch: int, **sampling: Any
     ) -> io.NodeOutput:
         images.need_matplotlib()
+        from ..vdit_core.sparse.describe import describe
         from ..vdit_core.sparse.pictures import profile_picture
-        from ..vdit_core.sparse.words import describe
 
         videos, telling = Sampling(model, **sampling), Telling(cls.hidden.unique_id, "Sparsity Profile")
         made = signature(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vdit_core.outcome import done
-from ..vdit_core.store import AttentionStore
+from ..vdit_core.recording.store import AttentionStore
 from . import progress, sockets
 from .named_files import NamedFiles
 from .outcomes import Telling

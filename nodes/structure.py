@@ -8,9 +8,9 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..vdit_core.outcome import done
-from ..vdit_core.record import Selection
+from ..vdit_core.recording.recorder import Selection
+from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.selection import Indices
-from ..vdit_core.store import AttentionStore
 from . import choices, images, progress, sockets
 from .outcomes import Telling
 
@@ -100,7 +100,8 @@ class AttentionStructure(io.ComfyNode):
         columns: str,
     ) -> io.NodeOutput:
         images.need_matplotlib()
-        from ..vdit_core.inspect import observe, structure, summary
+        from ..vdit_core.maps import observer as observe
+        from ..vdit_core.maps import structure, summary
 
         grid, device = store.header.grid, comfy.model_management.get_torch_device()
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branch)

@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.selection import Indices, LayerMask
-from ..vdit_core.store import AttentionStore
 from ..vdit_core.transfer import LiveTransfer, Transfer, Where
 from . import choices, sockets
 from .live_batch import batch, other_inputs

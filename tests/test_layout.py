@@ -29,7 +29,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_hosts_know_a_host(path):
     inside = path.relative_to(ROOT / "vdit_core").parts
-    if inside[0] != "hosts" or not inside[1].startswith("comfy"):
+    if inside[:2] != ("hosts", "comfy"):
         assert "comfy" not in imports(path)
     if inside[0] not in ("hosts", "demo"):
         assert "diffusers" not in imports(path)
@@ -41,9 +41,9 @@ def test_the_core_imports_with_nothing_but_torch_and_safetensors():
 import sys
 for name in {sorted(DEMO_ONLY | {"transformers", "einops", "tqdm", "matplotlib"})}:
     sys.modules[name] = None
-import vdit_core.call, vdit_core.attention, vdit_core.selection, vdit_core.precision
-import vdit_core.store, vdit_core.record, vdit_core.transfer, vdit_core.cli
-import vdit_core.inspect.observe, vdit_core.sweep.run, vdit_core.sweep.folder
+import vdit_core.call, vdit_core.attention.multi_value, vdit_core.selection
+import vdit_core.recording.recorder, vdit_core.transfer, vdit_core.cli
+import vdit_core.maps.observer, vdit_core.sweep.run, vdit_core.sweep.checkpoint
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .attention import attend, attend_biased, attend_shared
+from .attention.apply import attend, attend_biased, attend_shared
+from .attention.multi_value import Backend
 from .errors import VDiTError
-from .one_map import Backend
 from .provenance import Provenance
 
 

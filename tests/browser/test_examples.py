@@ -17,7 +17,7 @@ from comfyui.installation import PACK
 from comfyui.server import FOLDER_NAME
 
 from vdit_core.hosts.diffusers import attach
-from vdit_core.record import Recorder
+from vdit_core.recording.recorder import Recorder
 from vdit_core.transfer import Transfer
 
 EXAMPLES = sorted(file.stem for file in (PACK / "example_workflows").glob("*.json"))

@@ -13,7 +13,7 @@ import torch
 from comfyui import graphs
 from comfyui.server import PromptFailed, Server, serve
 
-from vdit_core.store import AttentionStore
+from vdit_core.recording.store import AttentionStore
 
 CALLS = 9 * 3 * 2
 

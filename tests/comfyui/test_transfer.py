@@ -8,7 +8,7 @@ from comfyui import graphs
 from comfyui.server import PromptFailed
 
 from vdit_core.hosts.diffusers import attach
-from vdit_core.record import Recorder
+from vdit_core.recording.recorder import Recorder
 from vdit_core.transfer import Transfer
 
 CALLS = 9 * 3 * 2

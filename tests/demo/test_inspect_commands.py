@@ -10,7 +10,7 @@ from PIL import Image
 
 from vdit_core.cli import main
 from vdit_core.hosts.diffusers import attach
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.selection import Indices
 
 CAR, RED = "A car is driving on the highway", "A red car is driving on the highway"

@@ -11,7 +11,7 @@ from PIL import Image
 from vdit_core import cli
 from vdit_core.demo.sinks import PLANTED
 from vdit_core.hosts.diffusers import attach
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.selection import Indices
 from vdit_core.sinks import control
 

@@ -7,10 +7,11 @@ from collections import Counter
 import pytest
 
 from vdit_core.hosts.diffusers import attach
-from vdit_core.inspect import observe, statistics, structure, summary
-from vdit_core.inspect.observe import Observer, from_store
-from vdit_core.inspect.wanted import Wanted
-from vdit_core.record import Recorder, Selection
+from vdit_core.maps import observer as observe
+from vdit_core.maps import statistics, structure, summary
+from vdit_core.maps.observer import Observer, from_store
+from vdit_core.maps.wanted import Wanted
+from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.selection import Indices
 
 FIGURES = ("received", "largest", "entropy", "frames", "temporal", "spatial", "top", "pooled")

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchHeunDiscreteScheduler, UniPCMultistepScheduler
 
-from vdit_core.budget import Room
 from vdit_core.call import AttentionCall, Interceptor, ModelSignature, TokenGrid
 from vdit_core.demo.world import FRAMES, SIZE
 from vdit_core.hosts.diffusers import attach
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.budget import Room
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore, Key
 from vdit_core.selection import Indices, LayerMask
-from vdit_core.store import AttentionStore, Key
 from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
 
 SOURCE = "A car is driving on the highway"

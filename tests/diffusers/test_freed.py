@@ -11,7 +11,7 @@ import pytest
 
 from vdit_core.call import Interceptor
 from vdit_core.hosts.diffusers import attach
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.selection import Indices
 from vdit_core.transfer import LiveTransfer, Transfer
 

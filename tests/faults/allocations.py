@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vdit_core import precision
-from vdit_core.store.reader import StoreReader
-from vdit_core.store.writer import StoreWriter
+from vdit_core.recording import quantization as precision
+from vdit_core.recording.store.reader import StoreReader
+from vdit_core.recording.store.writer import StoreWriter
 
 #: What may give new memory, or needs some inside. Only calls from the pack's own code count.
 POINTS: list[tuple[Any, str]] = [(torch, name) for name in ("empty", "empty_like", "zeros", "cat", "lerp", "tensor")]

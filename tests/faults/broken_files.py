@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from vdit_core.call import ModelSignature
+from vdit_core.recording.store import AttentionStore, StoreFileError
+from vdit_core.recording.store.format import digest
 from vdit_core.sparse.profile import SparseProfile
-from vdit_core.store import AttentionStore, StoreFileError
-from vdit_core.store.format import digest
 
 #: JSON that no parser gets to the end of.
 DEEP = "[" * 100_000

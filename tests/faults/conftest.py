@@ -16,10 +16,10 @@ import pytest
 from synthetic_host import Outputs, SyntheticHost, same
 
 from vdit_core.call import TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore
 from vdit_core.selection import Indices
 from vdit_core.sparse.profile import SparseProfile
-from vdit_core.store import AttentionStore
 
 _SEED = 11
 

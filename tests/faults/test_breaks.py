@@ -19,13 +19,13 @@ from faults.breaking import Raises, failing_backend
 from synthetic_host import Outputs, SyntheticHost, same
 
 from vdit_core.call import Interceptor, ModelSignature, TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore, Evaluation, Key
 from vdit_core.selection import Indices, LayerMask
 from vdit_core.sinks.control import SinkControl, Targets
-from vdit_core.sinks.observe import SinkObserver
-from vdit_core.sparse.settings import Settings
+from vdit_core.sinks.observer import SinkObserver
+from vdit_core.sparse.config import Settings
 from vdit_core.sparse.sparse_attention import SparseAttention
-from vdit_core.store import AttentionStore, Evaluation, Key
 from vdit_core.transfer import LiveTransfer, Transfer, Where
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic_host import SyntheticHost
 
-from vdit_core.budget import RecordingTooLarge, Room
 from vdit_core.call import TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.budget import RecordingTooLarge, Room
+from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.selection import Indices
 from vdit_core.transfer import LiveTransfer
 

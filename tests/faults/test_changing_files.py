@@ -11,8 +11,8 @@ from faults.breaking import At
 from faults.broken_files import promptly, refused
 from synthetic_host import same
 
-from vdit_core.record import Recorder
-from vdit_core.store import AttentionStore, StoreFileError
+from vdit_core.recording.recorder import Recorder
+from vdit_core.recording.store import AttentionStore, StoreFileError
 from vdit_core.transfer import Transfer
 
 
@@ -113,7 +113,7 @@ def test_a_change_while_an_entry_is_read_is_noticed(host, tmp_path, monkeypatch,
 
 def test_a_file_replaced_while_it_is_opened_is_refused(host, tmp_path, content, large, monkeypatch):
     """What is checked is what will be read."""
-    import vdit_core.store.reader as reader
+    from vdit_core.recording.store import reader
 
     path, plain = tmp_path / "a.safetensors", reader.safe_open
     path.write_bytes(content)

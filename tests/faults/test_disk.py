@@ -17,9 +17,9 @@ from faults.breaking import At
 from synthetic_host import SyntheticHost, same
 
 from vdit_core.call import TokenGrid
-from vdit_core.record import Recorder
-from vdit_core.store import AttentionStore, Evaluation, Key, StoreFileError
-from vdit_core.store.writer import StoreWriter
+from vdit_core.recording.recorder import Recorder
+from vdit_core.recording.store import AttentionStore, Evaluation, Key, StoreFileError
+from vdit_core.recording.store.writer import StoreWriter
 from vdit_core.transfer import Transfer
 
 CPU = torch.device("cpu")

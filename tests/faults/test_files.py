@@ -11,8 +11,8 @@ import torch
 from faults.broken_files import PROFILE, make_odd, parts, promptly, refused
 from safetensors.torch import save as packed
 
+from vdit_core.recording.store import AttentionStore
 from vdit_core.sparse.profile import SparseProfile
-from vdit_core.store import AttentionStore
 
 LARGE = 290_000  # and somewhat more
 

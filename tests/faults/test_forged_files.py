@@ -9,7 +9,7 @@ import pytest
 import torch
 from faults.broken_files import DEEP, described, parts, refused, together
 
-from vdit_core.store import AttentionStore
+from vdit_core.recording.store import AttentionStore
 
 CPU = torch.device("cpu")
 

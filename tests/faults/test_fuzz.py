@@ -32,10 +32,10 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from synthetic_host import SyntheticHost
 
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore, StoreFileError
+from vdit_core.recording.store.format import digest
 from vdit_core.selection import Indices
-from vdit_core.store import AttentionStore, StoreFileError
-from vdit_core.store.format import digest
 
 TESTS = Path(__file__).parents[1]
 CPU = torch.device("cpu")

@@ -14,9 +14,9 @@ from synthetic_host import SyntheticHost, same
 from vdit_core.call import AttentionCall, Chain, TokenGrid
 from vdit_core.hosts.diffusers import attach
 from vdit_core.outcome import Level
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import SAME_LEVEL, Evaluation, Key, StoreError
 from vdit_core.selection import Indices, LayerMask, SelectionError
-from vdit_core.store import SAME_LEVEL, Evaluation, Key, StoreError
 from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
 
 SOURCE, TARGET = 1, 2

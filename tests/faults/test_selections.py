@@ -10,14 +10,14 @@ import torch
 from synthetic_host import same
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore
 from vdit_core.selection import Indices, LayerMask, SelectionError
 from vdit_core.sinks.control import ControlError, SinkControl, Targets
-from vdit_core.sinks.observe import SinkObserver
+from vdit_core.sinks.observer import SinkObserver
+from vdit_core.sparse.config import Settings
 from vdit_core.sparse.profile import SparseProfile
-from vdit_core.sparse.settings import Settings
 from vdit_core.sparse.sparse_attention import SparseAttention
-from vdit_core.store import AttentionStore
 from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
 
 LONG = "9" * 5000  # Python reads no number that long

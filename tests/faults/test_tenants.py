@@ -17,11 +17,11 @@ from faults.breaking import At, Raises, failing_backend
 from synthetic_host import Outputs, SyntheticHost, same
 
 from vdit_core.call import AttentionCall, Chain, Interceptor, TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore, Key, StoreError
+from vdit_core.recording.store.prefetch import ReadAhead
+from vdit_core.recording.store.writer import StoreWriter
 from vdit_core.selection import Indices, LayerMask
-from vdit_core.store import AttentionStore, Key, StoreError
-from vdit_core.store.ahead import ReadAhead
-from vdit_core.store.writer import StoreWriter
 from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
 
 CPU = torch.device("cpu")

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdit_core import attention, one_map
+from vdit_core.attention import apply as attention
+from vdit_core.attention import multi_value as one_map
 
 
 @settings(deadline=None, max_examples=40)

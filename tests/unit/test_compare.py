@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from vdit_core.call import TokenGrid
-from vdit_core.inspect import rows
-from vdit_core.inspect.compare import compare, compare_maps
-from vdit_core.record import Recorder, Selection
+from vdit_core.maps import sums as rows
+from vdit_core.maps.compare import compare, compare_maps
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import StoreError
 from vdit_core.selection import Indices, SelectionError
-from vdit_core.store import StoreError
 
 
 def plain(q, k):

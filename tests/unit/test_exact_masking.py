@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdit_core.sparse import exact
-from vdit_core.sparse.exact import masked_attention
+from vdit_core.attention import reference as exact
+from vdit_core.attention.reference import masked_attention
 
 ROWS, HEADS, TOKENS, DIM = 2, 3, 23, 8
 

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from vdit_core.call import TokenGrid
-from vdit_core.inspect import observe, structure, summary
-from vdit_core.inspect.observe import Observer, from_store
-from vdit_core.inspect.view import title
-from vdit_core.record import Recorder, Selection
+from vdit_core.maps import observer as observe
+from vdit_core.maps import structure, summary
+from vdit_core.maps.observer import Observer, from_store
+from vdit_core.maps.view import title
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import StoreError
 from vdit_core.selection import Indices
-from vdit_core.store import StoreError
 
 GRID = TokenGrid(3, 5, 6, prefix=2)
 

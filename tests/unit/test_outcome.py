@@ -12,7 +12,7 @@ from vdit_core.call import Interceptor
 from vdit_core.coverage import gaps, numbered, ranges
 from vdit_core.errors import VDiTError
 from vdit_core.outcome import Level, Verdict, done, failed, idle, joined, of_runs
-from vdit_core.store import StoreFileError
+from vdit_core.recording.store import StoreFileError
 from vdit_core.transfer import Report, TransferError
 
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
-from vdit_core.sparse.blocks import reaching, strongest, with_dense_queries
+from vdit_core.sparse.block_mask import reaching, strongest, with_dense_queries
 from vdit_core.sparse.kernels import choose
 from vdit_core.sparse.kernels import gathered as gathered_file
 from vdit_core.sparse.kernels.gathered import Gathered
 from vdit_core.sparse.patterns import PATTERNS
 from vdit_core.sparse.patterns.always import always, placeless
 from vdit_core.sparse.tiled import tile
-from vdit_core.sparse.tiles import tiles
+from vdit_core.sparse.tiling import tiles
 
 HEADS, DIM = 2, 16
 grids = st.builds(

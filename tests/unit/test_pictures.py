@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vdit_core.call import TokenGrid
-from vdit_core.inspect import pictures
+from vdit_core.maps import pictures
 
 LEFT, TOP, _, _ = pictures._MARGINS
 ONE_FRAME = TokenGrid(1, 100, 100)  # no frame lines within

@@ -11,9 +11,9 @@ import torch
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.differences import explain, mismatches, other_noise
 from vdit_core.provenance import Provenance, fingerprint
-from vdit_core.record import Recorder
-from vdit_core.store import AttentionStore, Header, StoreFileError
-from vdit_core.store.format import metadata, read_metadata
+from vdit_core.recording.recorder import Recorder
+from vdit_core.recording.store import AttentionStore, Header, StoreFileError
+from vdit_core.recording.store.format import metadata, read_metadata
 
 
 def noise(*seeds: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ def read_with(made) -> Provenance:
     else:
         raw["made"] = made
     of_all["header"] = json.dumps(raw)
-    from vdit_core.store.format import digest
+    from vdit_core.recording.store.format import digest
 
     of_all["digest"] = digest(of_all["header"], of_all["entries"])
     return read_metadata(of_all)[0].made

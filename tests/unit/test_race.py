@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vdit_core.race import Race
+from vdit_core.attention.autotune import Race
 
 CPU = torch.device("cpu")
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def clock(monkeypatch) -> list[float]:
     """A clock that only stands still or is moved."""
     now = [0.0]
-    monkeypatch.setattr("vdit_core.race.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("vdit_core.attention.autotune.time.perf_counter", lambda: now[0])
     return now
 
 

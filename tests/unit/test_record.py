@@ -5,10 +5,10 @@ import weakref
 import pytest
 import torch
 
-from vdit_core.budget import RecordingTooLarge, Room
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.budget import RecordingTooLarge, Room
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import Evaluation, Key
 from vdit_core.selection import Indices, SelectionError
-from vdit_core.store import Evaluation, Key
 
 CPU = torch.device("cpu")
 

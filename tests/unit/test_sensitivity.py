@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
+from vdit_core.attention.reference import masked_attention
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.metrics import Quality
 from vdit_core.selection import Indices
-from vdit_core.sparse import sensitivity
-from vdit_core.sparse.end_to_end import Case, EndToEnd, cases, measure
-from vdit_core.sparse.exact import masked_attention
+from vdit_core.sparse import calibration as sensitivity
+from vdit_core.sparse.ablation import Case, EndToEnd, cases, measure
+from vdit_core.sparse.calibration import LEVELS, TEMPERATURES, LocalErrors, Sensitivity, profile
+from vdit_core.sparse.config import Settings
+from vdit_core.sparse.describe import describe
 from vdit_core.sparse.patterns import PATTERNS
 from vdit_core.sparse.patterns.always import always
 from vdit_core.sparse.quality import compare
-from vdit_core.sparse.sensitivity import LEVELS, TEMPERATURES, LocalErrors, Sensitivity, profile
-from vdit_core.sparse.settings import Settings
 from vdit_core.sparse.sparse_attention import SparseAttention
 from vdit_core.sparse.tiled import tile
-from vdit_core.sparse.tiles import tiles
-from vdit_core.sparse.words import describe
+from vdit_core.sparse.tiling import tiles
 
 GRID = TokenGrid(3, 6, 6)
 

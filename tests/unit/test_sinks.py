@@ -9,18 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdit_core.attention import attend_biased
+from vdit_core.attention.apply import attend_biased
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.selection import Indices, SelectionError
-from vdit_core.sinks import received as received_file
+from vdit_core.sinks import measure as received_file
 from vdit_core.sinks.bias import to_mass
 from vdit_core.sinks.code import decode, encode
 from vdit_core.sinks.control import ControlError, SinkControl, Targets
 from vdit_core.sinks.detect import detect, place
-from vdit_core.sinks.observe import SinkObserver, from_store, map_sinks
+from vdit_core.sinks.measure import received
+from vdit_core.sinks.observer import SinkObserver, from_store, map_sinks
 from vdit_core.sinks.plant import PlantedSinks
-from vdit_core.sinks.received import received
 from vdit_core.sinks.record import SinkRecord
 
 GRID = TokenGrid(3, 6, 6)

@@ -8,9 +8,9 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
-from vdit_core.sinks import received as received_file
-from vdit_core.sinks.observe import map_sinks
-from vdit_core.sinks.received import received
+from vdit_core.sinks import measure as received_file
+from vdit_core.sinks.measure import received
+from vdit_core.sinks.observer import map_sinks
 
 
 @pytest.mark.parametrize(("tokens", "dim"), [(1000, 128), (4097, 64), (32760, 128)])

@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vdit_core.attention.reference import masked_attention
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.record import Recorder
+from vdit_core.recording.recorder import Recorder
 from vdit_core.selection import LayerMask, SelectionError
 from vdit_core.sparse import sparse_attention
-from vdit_core.sparse.exact import masked_attention
+from vdit_core.sparse.config import Settings
 from vdit_core.sparse.profile import ProfileError, SparseProfile
-from vdit_core.sparse.settings import Settings
 from vdit_core.sparse.sparse_attention import SparseAttention
 from vdit_core.transfer import LiveTransfer, Transfer, Where
 

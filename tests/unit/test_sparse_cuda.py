@@ -12,19 +12,19 @@ from vdit_core.call import TokenGrid
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
-from vdit_core.sparse.blocks import with_dense_queries
+from vdit_core.sparse.block_mask import with_dense_queries
+from vdit_core.sparse.config import Settings
 from vdit_core.sparse.kernels import choose
 from vdit_core.sparse.kernels.flex import Flex
 from vdit_core.sparse.kernels.gathered import Gathered
 from vdit_core.sparse.patterns import PATTERNS
 from vdit_core.sparse.patterns.always import always, placeless
-from vdit_core.sparse.settings import Settings
 from vdit_core.sparse.sparse_attention import SparseAttention
 from vdit_core.sparse.tiled import _means, _ordered, tile
-from vdit_core.sparse.tiles import tiles
+from vdit_core.sparse.tiling import tiles
 
 triton_blocks = pytest.importorskip("vdit_core.sparse.kernels.triton_blocks", reason="needs Triton")
-select = pytest.importorskip("vdit_core.sparse.gpu.select", reason="needs Triton").select
+select = pytest.importorskip("vdit_core.attention.triton.topk", reason="needs Triton").select
 
 DEVICE = torch.device("cuda")
 GRIDS = [

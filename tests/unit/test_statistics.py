@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
-from vdit_core.inspect import distance, rows
-from vdit_core.inspect.statistics import map_statistics
-from vdit_core.inspect.wanted import Wanted
-from vdit_core.inspect.window import Window, map_window
+from vdit_core.maps import distance
+from vdit_core.maps import sums as rows
+from vdit_core.maps.crop import Window, map_window
+from vdit_core.maps.statistics import map_statistics
+from vdit_core.maps.wanted import Wanted
 
 GRIDS = [TokenGrid(3, 4, 5), TokenGrid(1, 1, 7), TokenGrid(2, 3, 4, prefix=3, suffix=2), TokenGrid(5, 1, 1)]
 
@@ -156,7 +157,7 @@ def test_with_the_fewest_queries_every_figure_has_an_honest_error(grid):
 
 
 def test_a_single_query_has_an_infinite_error():
-    from vdit_core.inspect.estimate import Mean
+    from vdit_core.maps.estimate import Mean
 
     mean = Mean(1, 2, torch.tensor([8, 8, 8]), torch.device("cpu"))
     mean.add(torch.tensor([[[1.0, 3.0], [2.0, 3.0], [5.0, 5.0]]]), torch.tensor([0, 0, 1]))

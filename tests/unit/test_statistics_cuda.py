@@ -8,19 +8,20 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from vdit_core.attention.triton import kernels_take
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.gpu import kernels_take
-from vdit_core.inspect import distance, rows
-from vdit_core.inspect.observe import from_store
-from vdit_core.inspect.rows import bins
-from vdit_core.inspect.statistics import map_statistics
-from vdit_core.inspect.wanted import Wanted
-from vdit_core.inspect.window import Window, map_window
-from vdit_core.store import AttentionStore, Evaluation, Header, Key
+from vdit_core.maps import distance
+from vdit_core.maps import sums as rows
+from vdit_core.maps.crop import Window, map_window
+from vdit_core.maps.observer import from_store
+from vdit_core.maps.statistics import map_statistics
+from vdit_core.maps.sums import bins
+from vdit_core.maps.wanted import Wanted
+from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
 
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
-fused = pytest.importorskip("vdit_core.inspect.fused", reason="needs Triton", exc_type=ImportError)
+fused = pytest.importorskip("vdit_core.maps.fused", reason="needs Triton", exc_type=ImportError)
 
 GRIDS = [
     (TokenGrid(5, 9, 13), 30),

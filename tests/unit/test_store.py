@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.store import AttentionStore, Evaluation, Header, Key, StoreError, StoreFileError
-from vdit_core.store.format import digest
-from vdit_core.store.writer import StoreWriter
+from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key, StoreError, StoreFileError
+from vdit_core.recording.store.format import digest
+from vdit_core.recording.store.writer import StoreWriter
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import torch
 
 from vdit_core.selection import Indices, LayerMask
 from vdit_core.sweep import pictures, scores
-from vdit_core.sweep.folder import FolderError, SweepFolder
+from vdit_core.sweep.checkpoint import FolderError, SweepFolder
 from vdit_core.sweep.plan import MODES, Sweep, batches, rows
 from vdit_core.sweep.run import run
 from vdit_core.sweep.scores import layer_gains, measure, share, suggest
@@ -122,7 +122,7 @@ def test_an_interrupted_sweep_goes_on_with_what_is_missing(tmp_path):
 
 
 def test_an_interrupt_while_writing_leaves_only_whole_files(tmp_path, monkeypatch):
-    from vdit_core.sweep import folder
+    from vdit_core.sweep import checkpoint as folder
 
     written = []
 

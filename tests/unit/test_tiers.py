@@ -10,15 +10,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vdit_core.budget import RecordingTooLarge, Room
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.budget import RecordingTooLarge, Room
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
+from vdit_core.recording.store.async_writer import Outbox
+from vdit_core.recording.store.prefetch import ReadAhead
+from vdit_core.recording.store.storage import Folder, weight
+from vdit_core.recording.store.writer import StoreWriter
 from vdit_core.selection import Indices, LayerMask
-from vdit_core.store import AttentionStore, Evaluation, Header, Key
-from vdit_core.store.ahead import ReadAhead
-from vdit_core.store.outbox import Outbox
-from vdit_core.store.shelves import Folder, weight
-from vdit_core.store.writer import StoreWriter
 from vdit_core.transfer import Transfer, Where
 
 CPU = torch.device("cpu")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.store import AttentionStore, Evaluation, Header, Key
-from vdit_core.store.ahead import ReadAhead
-from vdit_core.store.shelves import TIERS, new_shelf
+from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
+from vdit_core.recording.store.prefetch import ReadAhead
+from vdit_core.recording.store.storage import TIERS, new_shelf
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 

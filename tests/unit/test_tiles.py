@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
 from vdit_core.sparse.patterns.always import always, placeless
-from vdit_core.sparse.tiles import block_sizes, tiles
+from vdit_core.sparse.tiling import block_sizes, tiles
 
 grids = st.builds(
     TokenGrid,

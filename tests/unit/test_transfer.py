@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from vdit_core.call import Interceptor, TokenGrid
-from vdit_core.record import Recorder, Selection
+from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.store import Evaluation, Key
 from vdit_core.selection import Indices, LayerMask, SelectionError
-from vdit_core.store import Evaluation, Key
 from vdit_core.transfer import LiveTransfer, Report, Transfer, TransferError, Where
 
 SOURCE, TARGET = 1, 2

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
-from vdit_core import one_map
+from vdit_core.attention import multi_value as one_map
 
-two_values = pytest.importorskip("vdit_core.gpu.two_values", reason="needs Triton")
+two_values = pytest.importorskip("vdit_core.attention.triton.two_values", reason="needs Triton")
 
 
 def as_hosts_lay_them(seed: int, tokens: int, dim: int, dtype: torch.dtype, rows: int = 1) -> torch.Tensor:

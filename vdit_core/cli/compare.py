@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from . import options as shared
 
 if TYPE_CHECKING:
-    from ..record import Selection
-    from ..store import AttentionStore
+    from ..recording.recorder import Selection
+    from ..recording.store import AttentionStore
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -32,8 +32,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ..inspect import compare, observe
-    from ..record import Selection
+    from ..maps import compare
+    from ..maps import observer as observe
+    from ..recording.recorder import Selection
     from ..selection import Indices
 
     selection = Selection(Indices(options.layers), steps=Indices(options.window), branches=options.branch)
@@ -55,7 +56,7 @@ def _stores(
     options: argparse.Namespace, selection: Selection
 ) -> tuple[AttentionStore, AttentionStore, AttentionStore | None]:
     """The two recordings, and the baseline's."""
-    from ..store import AttentionStore
+    from ..recording.store import AttentionStore
 
     if options.stores:
         if len(options.stores) != 2:
@@ -73,7 +74,7 @@ def _stores(
     from ..demo.model import DemoModel
     from ..demo.pairs import OTHER
     from ..hosts.diffusers import attach
-    from ..record import Recorder
+    from ..recording.recorder import Recorder
 
     model = DemoModel.load(options.device)
 

@@ -19,7 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..demo.model import DemoModel
-    from ..video import frames, write_mp4
+    from ..reporting.video import frames, write_mp4
 
     if options.out.suffix != ".mp4":
         raise ValueError(f"{options.out} is not an .mp4 file name.")

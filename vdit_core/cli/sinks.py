@@ -24,8 +24,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..sinks import page
+    from ..sinks.describe import describe
     from ..sinks.detect import RATIO, detect
-    from ..sinks.words import describe
 
     start, ratio = time.monotonic(), RATIO if options.ratio is None else options.ratio
     if ratio <= 1:
@@ -46,10 +46,10 @@ def run(options: argparse.Namespace) -> None:
 def _of_store(options: argparse.Namespace) -> Any:
     from tqdm import tqdm
 
-    from ..inspect.observe import choose
-    from ..record import Selection
-    from ..sinks.observe import from_store
-    from ..store import AttentionStore
+    from ..maps.observer import choose
+    from ..recording.recorder import Selection
+    from ..recording.store import AttentionStore
+    from ..sinks.observer import from_store
 
     store = AttentionStore.load(options.store)
     with tqdm(total=len(choose(store, Selection())), unit="map") as bar:
@@ -63,11 +63,12 @@ def _of_demo(options: argparse.Namespace, ratio: float) -> tuple[str, list[str]]
     from ..demo import sinks as demo
     from ..demo.model import DemoModel
     from ..demo.shipped import GUIDANCE, STEPS
-    from ..sinks import page, trials
+    from ..sinks import ablation as trials
+    from ..sinks import page
     from ..sinks.control import ACTIONS, Targets
+    from ..sinks.describe import describe
     from ..sinks.detect import detect
     from ..sinks.plant import PlantedSinks
-    from ..sinks.words import describe
 
     model = DemoModel.load(options.device)
     sampling: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE} | shared.sampling(options)

@@ -60,9 +60,9 @@ def _profile(options: argparse.Namespace, model: Any, sampling: dict[str, Any], 
     from ..atomic import whole_file
     from ..demo import sparsity as demo
     from ..demo.shipped import TRANSFORMER
+    from ..sparse.calibration import profile
+    from ..sparse.describe import describe
     from ..sparse.pictures import profile_picture
-    from ..sparse.sensitivity import profile
-    from ..sparse.words import describe
 
     layers, steps = demo.signature(model).layers, sampling["steps"]
     videos = 1 if options.local_only else 1 + layers + 2 + 5
@@ -89,10 +89,10 @@ def _report(options: argparse.Namespace, model: Any, sampling: dict[str, Any], k
     from ..atomic import whole_file
     from ..demo import sparsity as demo
     from ..demo.sweep import decode
+    from ..reporting.video import side_by_side, write_mp4
     from ..sparse.pictures import pareto
     from ..sparse.profile import SparseProfile
     from ..sparse.quality import compare
-    from ..video import side_by_side, write_mp4
 
     chosen = SparseProfile.load(options.profile or options.out / "profile.json")
     chosen.check(demo.signature(model), options.method)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from . import options as shared
 
 if TYPE_CHECKING:
-    from ..record import Selection
-    from ..store import AttentionStore
+    from ..recording.recorder import Selection
+    from ..recording.store import AttentionStore
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -47,11 +47,11 @@ def _queries(text: str) -> str | int:
 def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ..inspect import structure, summary
-    from ..inspect.observe import choose
-    from ..record import Selection
+    from ..maps import structure, summary
+    from ..maps.observer import choose
+    from ..recording.recorder import Selection
+    from ..reporting.video import write_mp4
     from ..selection import Indices
-    from ..video import write_mp4
 
     selection = Selection(Indices(options.layers), steps=Indices(options.window), branches=options.branch)
     store = _store(options, selection)
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _store(options: argparse.Namespace, selection: Selection) -> AttentionStore:
     """The recording that the options name; of the demo model, in memory."""
-    from ..store import AttentionStore
+    from ..recording.store import AttentionStore
 
     if options.store is not None:
         return AttentionStore.load(options.store)
@@ -91,7 +91,7 @@ def _store(options: argparse.Namespace, selection: Selection) -> AttentionStore:
     from ..demo.model import DemoModel
     from ..demo.shipped import STEPS
     from ..hosts.diffusers import attach
-    from ..record import Recorder
+    from ..recording.recorder import Recorder
 
     model, recorder = DemoModel.load(options.device), Recorder(selection)
     with tqdm(total=options.steps or STEPS, unit="step", desc="generating") as bar, attach(model.pipe, recorder):

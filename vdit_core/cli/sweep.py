@@ -52,12 +52,12 @@ def run(options: argparse.Namespace) -> None:
     from ..demo.shipped import GUIDANCE, PROBE, STEPS, WEIGHTS
     from ..selection import Indices
     from ..sweep import pictures
-    from ..sweep.folder import SweepFolder
+    from ..sweep.checkpoint import SweepFolder
     from ..sweep.plan import AT_ONCE, batches
+    from ..sweep.ray_runner import run_on_ray
     from ..sweep.run import missing
     from ..sweep.run import run as run_here
     from ..sweep.scores import measure
-    from ..sweep.workers import run_on_ray
     from ..transfer import Where
 
     if options.ray and find_spec("ray") is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import metrics
 from ..hosts.diffusers import attach
-from ..record import Recorder
+from ..recording.recorder import Recorder
 from ..transfer import Report, Transfer, Where
 from .captions import Caption
 from .model import DemoModel

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from ..call import TokenGrid
 from ..hosts.diffusers import attach
-from ..inspect.compare import Likeness, compare
-from ..inspect.observe import from_store
-from ..inspect.statistics import MapStatistics
-from ..inspect.structure import Structure, look
-from ..inspect.summary import summary
-from ..inspect.wanted import Wanted
+from ..maps.compare import Likeness, compare
+from ..maps.observer import from_store
+from ..maps.statistics import MapStatistics
+from ..maps.structure import Structure, look
+from ..maps.summary import summary
+from ..maps.wanted import Wanted
 from ..metrics import luminance
-from ..record import Recorder, Selection
+from ..recording.recorder import Recorder, Selection
+from ..recording.store import AttentionStore, Key
 from ..selection import Indices
-from ..store import AttentionStore, Key
 from ..sweep.run import run as run_sweep
 from ..sweep.scores import Result, Row, measure
 from . import pairs, verdicts

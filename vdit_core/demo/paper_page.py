@@ -15,13 +15,13 @@ import torch
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from ..inspect import pictures, structure
-from ..inspect.compare import MEASURES, Likeness
-from ..inspect.summary import summary
-from ..inspect.view import title
+from ..maps import pictures, structure
+from ..maps.compare import MEASURES, Likeness
+from ..maps.summary import summary
+from ..maps.view import title
+from ..reporting.video import side_by_side, write_mp4
 from ..sweep import pictures as sweep_pictures
 from ..sweep.scores import LIKENESS
-from ..video import side_by_side, write_mp4
 from . import report as transfer_report
 from .paper import CHANGES, OTHER_SEED, SHOWN, SOURCE, SWEPT, Findings, Swept
 from .report import labelled

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
-from ..video import contact_sheet, side_by_side, write_mp4
+from ..reporting.video import contact_sheet, side_by_side, write_mp4
 from .pairs import DISTANCES, EDITS, LIKENESS, PairResult
 
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from ..call import Chain, Interceptor
 from ..hosts.diffusers import attach
-from ..sinks.observe import SinkObserver
+from ..sinks.ablation import SampleClip
+from ..sinks.observer import SinkObserver
 from ..sinks.plant import PlantedSinks
 from ..sinks.record import SinkRecord
-from ..sinks.trials import SampleClip
 from .model import DemoModel
 from .shipped import GUIDANCE, STEPS
 from .sweep import decode

@@ -11,10 +11,10 @@ from torch import Tensor
 from ..call import ModelSignature
 from ..hosts.diffusers import attach
 from ..selection import Indices
-from ..sparse.end_to_end import EndToEnd, SampleKeeps, measure
+from ..sparse.ablation import EndToEnd, SampleKeeps, measure
+from ..sparse.calibration import LocalErrors, Sensitivity
+from ..sparse.config import Settings
 from ..sparse.quality import SampleOne
-from ..sparse.sensitivity import LocalErrors, Sensitivity
-from ..sparse.settings import Settings
 from ..sparse.sparse_attention import SparseAttention
 from .model import DemoModel
 from .shipped import GUIDANCE, STEPS

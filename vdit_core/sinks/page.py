@@ -11,11 +11,12 @@ from jinja2 import Environment, FileSystemLoader
 from torch import Tensor
 
 from ..atomic import whole_file
-from ..video import side_by_side, write_mp4
-from . import pictures, trials
+from ..reporting.video import side_by_side, write_mp4
+from . import ablation as trials
+from . import pictures
+from .describe import describe
 from .detect import Findings
 from .record import SinkRecord
-from .words import describe
 
 
 def write(

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..inspect.pictures import figure, render
+from ..maps.pictures import figure, render
 from .detect import Findings, Sink
 from .record import SinkRecord
 

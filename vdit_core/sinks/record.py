@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..call import Run
-from ..store import Evaluation, Key
+from ..recording.store import Evaluation, Key
 from .code import decode
 
 

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from PIL import Image
 
-from ..inspect.pictures import figure, render
-from .end_to_end import EndToEnd
+from ..maps.pictures import figure, render
+from .ablation import EndToEnd
+from .calibration import LocalErrors
 from .profile import SparseProfile
 from .quality import Comparison
-from .sensitivity import LocalErrors
 
 _UNIFORM, _PROFILE, _INK = "#E69F00", "#0072B2", "#2a2a2e"
 _MOST_LABELS = 60  # heads: more numbers could not be read

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import metrics
+from .config import Settings
 from .profile import SparseProfile
-from .settings import Settings
 from .sparse_attention import SparseAttention
 
 #: A host's sampler: an editor, or None for the stock model -> latents of one video, always from the same noise.

@@ -16,21 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention import attend
+from ..attention.apply import attend
+from ..attention.autotune import Race
+from ..attention.reference import masked_attention
 from ..call import AttentionCall, Interceptor, Proceed, Run, Site
 from ..coverage import Place
 from ..outcome import Level, Verdict, done, failed, idle
-from ..race import Race
-from .blocks import with_dense_queries
-from .exact import masked_attention
+from .block_mask import with_dense_queries
+from .config import Places, Settings
 from .kernels import choose
 from .kernels.sol import Sol
 from .methods import EXACT
 from .patterns import PATTERNS
 from .patterns.always import always, placeless
-from .settings import Places, Settings
 from .tiled import tile
-from .tiles import tiles
+from .tiling import tiles
 
 logger = logging.getLogger(__name__)
 _race = Race()

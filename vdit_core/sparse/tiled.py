@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..gpu import triton_works
-from .tiles import Tiles
+from ..attention.triton import triton_works
+from .tiling import Tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Tiled:
 def tile(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles) -> Tiled:
     """q, k: (rows, heads, tokens, head_dim); v: (rows, heads, tokens, width)."""
     if triton_works(q.device) and all(x.shape[-1] & (x.shape[-1] - 1) == 0 for x in (q, v)):
-        from .gpu.reorder import reorder  # imports Triton
+        from ..attention.triton.permute import reorder  # imports Triton
 
         places = tiles.query_blocks * tiles.queries
         q, q_means = reorder(q, tiles.order, tiles.queries, places, repeat=False)

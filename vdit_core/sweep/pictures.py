@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 from torch import Tensor
 
-from ..video import contact_sheet
+from ..reporting.video import contact_sheet
 from .plan import ROWS
 from .scores import Result
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..transfer import LiveTransfer
-from .folder import SweepFolder
+from .checkpoint import SweepFolder
 from .plan import AT_ONCE, Sweep, batches
 
 #: A host's sampler: prompts of a batch (the source's first, all from the same noise) and the transfer to attach

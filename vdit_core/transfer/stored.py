@@ -10,8 +10,8 @@ from torch import Tensor
 from ..call import AttentionCall, Proceed, Run, Site
 from ..coverage import Place, numbered, prompt_name
 from ..differences import Made, explain, mismatches
-from ..store import SAME_LEVEL, AttentionStore, Evaluation, Key
-from ..store.ahead import ReadAhead
+from ..recording.store import SAME_LEVEL, AttentionStore, Evaluation, Key
+from ..recording.store.prefetch import ReadAhead
 from .config import Places, TransferError, Where
 from .map_transfer import MapTransfer, Report, put_rows
 

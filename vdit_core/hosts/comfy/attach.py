@@ -10,11 +10,11 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...call import Interceptor, ModelSignature
-from ..comfy_samplers import with_one_noise
 from .errors import HostError
-from .network import network_of, signature_of, unknown
+from .models.wan import network_of, signature_of, unknown
 from .outcome import Outcome
 from .override import Override, override_for
+from .samplers import with_one_noise
 from .session import Session
 
 _KEY = "vdit_attention"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...call import AttentionCall, Site, TokenGrid
-from ..comfy_sparse import SparseOverrides
+from .model_sparse_attention import SparseOverrides
 
 if TYPE_CHECKING:
     from .session import ModelCall, Session

@@ -16,13 +16,13 @@ from torch import Tensor
 from ...call import Chain, Interceptor, Row, Run, Site, TokenGrid
 from ...coverage import numbered
 from ...errors import VDiTError
-from ..comfy_branches import absent, branch_names, branches_to_come
-from ..comfy_samplers import evaluations
 from . import graph
 from .errors import HostError, NotReached
-from .network import grid_of, kind_of, network_of, signature_of, unknown
+from .guiders import absent, branch_names, branches_to_come
+from .models.wan import grid_of, kind_of, network_of, signature_of, unknown
 from .outcome import Outcome
 from .replaced import Replacements
+from .samplers import evaluations
 from .settings import noise_remedy, provenance
 from .two_grids import Inputs, two_grids
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...provenance import Provenance, fingerprint
-from ..comfy_samplers import name_of
 from . import graph
+from .samplers import name_of
 
 _SIGMAS = "sigmas"  # the input of SamplerCustomAdvanced that a scheduler is behind
 

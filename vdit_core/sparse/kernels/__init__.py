@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ...gpu import triton_works
-from ..blocks import BlockLists
+from ...attention.triton import triton_works
+from ..block_mask import BlockLists
 from ..tiled import Tiled
 from .flex import Flex
 from .gathered import Gathered

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...gpu import triton_works
-from ..blocks import BlockLists
+from ...attention.triton import triton_works
+from ..block_mask import BlockLists
 from ..tiled import Tiled
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..blocks import BlockLists
+from ..block_mask import BlockLists
 from ..tiled import Tiled
 
 _BYTES = 64 * 2**20  # of gathered keys and values at once

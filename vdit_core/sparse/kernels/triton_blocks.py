@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ...gpu import triton_works
-from ..blocks import BlockLists
+from ...attention.triton import triton_works
+from ..block_mask import BlockLists
 from ..tiled import Tiled
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ..blocks import BlockLists
+from ..block_mask import BlockLists
 from ..tiled import Tiled
-from .mass import mass
+from .block_top_k import top_blocks
+from .block_top_p import mass
 from .radial import radial
-from .top_blocks import top_blocks
 from .window import window
 
 #: (call, keep (heads,), always (key blocks,), sharpness (heads,)) -> lists; see the functions.

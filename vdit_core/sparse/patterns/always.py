@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..tiles import Tiles
+from ..tiling import Tiles
 
 
 @lru_cache(maxsize=32)

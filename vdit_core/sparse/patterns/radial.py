@@ -10,9 +10,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..blocks import BlockLists, strongest
+from ..block_mask import BlockLists, strongest
 from ..tiled import Tiled
-from ..tiles import Tiles
+from ..tiling import Tiles
 
 
 def radial(call: Tiled, keep: Tensor, always: Tensor, sharpness: Tensor) -> BlockLists:

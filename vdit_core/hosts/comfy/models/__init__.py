@@ -1,0 +1,1 @@
+"""The networks whose tokens are known: one file a model family."""

@@ -1,0 +1,102 @@
+"""Which key blocks each query block looks at, as the kernels take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..attention.triton import triton_works
+
+
+@dataclass(frozen=True, eq=False)
+class BlockLists:
+    """blocks: int32 (rows, heads, query blocks, most), key blocks; of each list the first `counts` count.
+
+    Every list begins with the last key block, the one that may hold fewer tokens: so a kernel can treat it apart.
+    counts: int32 (rows, heads, query blocks). Rows and heads may be 1 where all are alike.
+    """
+
+    blocks: Tensor
+    counts: Tensor
+
+    def density(self, key_blocks: int) -> Tensor:
+        """The share of blocks that is computed, float32 (heads,), where the lists are."""
+        return self.counts.float().mean((0, 2)) / key_blocks
+
+    def mask(self, key_blocks: int) -> Tensor:
+        """The same as a table: bool (rows, heads, query blocks, key blocks)."""
+        listed = torch.arange(self.blocks.shape[-1], device=self.blocks.device) < self.counts[..., None]
+        table = torch.zeros(*self.counts.shape, key_blocks + 1, dtype=torch.bool, device=self.blocks.device)
+        return table.scatter(-1, self.blocks.masked_fill(~listed, key_blocks).long(), True)[..., :key_blocks]
+
+
+def strongest(scores: Tensor, share: Tensor, always: Tensor) -> BlockLists:
+    """Of each query block the key blocks of the highest scores.
+
+    Args:
+        scores: (rows, heads, query blocks, key blocks).
+        share: float (heads,) or (rows, heads) on the CPU, of the key blocks that are kept.
+        always: bool (key blocks,) on the CPU, kept whatever their score, the last one among them; they count in the
+            share.
+    """
+    device, total = scores.device, scores.shape[-1]
+    first, kept = _leading(always, device), _sent(always, device)
+    counts = (share * total).round().clamp(min=len(first), max=total).int().expand(scores.shape[:2])
+    most, alike = int(counts.max()), bool((counts == counts[0, 0]).all())
+    counts = _sent(counts, device)
+    if triton_works(device):
+        from ..attention.triton import topk as select  # imports Triton
+
+        if total <= select.MOST:
+            blocks = select.select(scores, kept, first, counts, most)
+            return BlockLists(blocks, counts[..., None].expand(scores.shape[:-1]))
+    free = scores.masked_fill(kept, float("-inf"))
+    found = free.topk(most - len(first), dim=-1, sorted=not alike).indices.int()
+    return BlockLists(_joined(first, found), counts[..., None].expand(scores.shape[:-1]))
+
+
+def reaching(weights: Tensor, mass: Tensor, always: Tensor) -> BlockLists:
+    """Of each query block the fewest key blocks whose weights reach a mass.
+
+    Args:
+        weights: (rows, heads, query blocks, key blocks), each list's sum is 1.
+        mass: float (heads,) or (rows, heads).
+        always: as `strongest`; what they hold counts.
+    """
+    first, kept = _leading(always, weights.device), _sent(always, weights.device)
+    held = weights.where(kept, 0).sum(-1, keepdim=True)
+    falling, order = weights.masked_fill(kept, -1).sort(dim=-1, descending=True)
+    falling, order = falling[..., : weights.shape[-1] - len(first)], order[..., : weights.shape[-1] - len(first)]
+    before = held + falling.cumsum(-1) - falling
+    counts = (before < mass.to(weights.device)[..., None, None]).sum(-1)
+    most = int(counts.max()) if counts.numel() else 0
+    return BlockLists(_joined(first, order[..., :most].int()), (counts + len(first)).int())
+
+
+def with_dense_queries(lists: BlockLists, dense: Tensor, key_blocks: int) -> BlockLists:
+    """The same, but some query blocks look at every key block; dense: bool (query blocks,) on the CPU."""
+    if not dense.any():
+        return lists
+    dense = dense.to(lists.counts.device)
+    every = torch.arange(key_blocks, dtype=torch.int32, device=dense.device).roll(1)
+    blocks = F.pad(lists.blocks, (0, key_blocks - lists.blocks.shape[-1]))
+    return BlockLists(torch.where(dense[:, None], every, blocks), torch.where(dense, key_blocks, lists.counts).int())
+
+
+def _leading(always: Tensor, device: torch.device) -> Tensor:
+    """The blocks that every list begins with, int32, the last one first."""
+    if not always[-1]:
+        raise ValueError("The last key block must always be kept.")
+    return _sent(always.nonzero()[:, 0].roll(1).int(), device)
+
+
+def _sent(x: Tensor, device: torch.device) -> Tensor:
+    """A small tensor on another device, without waiting for what a GPU is doing: CUDA copies it aside first."""
+    return x.to(device, non_blocking=True)
+
+
+def _joined(first: Tensor, found: Tensor) -> Tensor:
+    return torch.cat([first.expand(*found.shape[:-1], -1), found], dim=-1)

@@ -1,0 +1,35 @@
+"""A sparsity profile in words: which layers tolerate what."""
+
+from __future__ import annotations
+
+from .ablation import EndToEnd
+from .profile import SparseProfile
+
+
+def describe(profile: SparseProfile, found: EndToEnd | None = None) -> str:
+    """A few sentences and a table (Markdown)."""
+    densities = profile.densities()
+    means = densities.mean(1)
+    falling = sorted(range(len(means)), key=lambda layer: -means[layer])
+    text = (
+        f"Method {profile.method}, {profile.keep:.0%} of the maps on average. Most is spent on layers "
+        f"{', '.join(map(str, falling[:3]))} ({means[falling[0]]:.0%} of layer {falling[0]}), least on "
+        f"{', '.join(map(str, falling[-3:]))} ({means[falling[-1]]:.0%} of layer {falling[-1]})."
+    )
+    lines = ["| layer | density by head | temperature by head |" + (" alone, dB | SSIM |" if found else "")]
+    lines.append("|---|---|---|" + ("---|---|" if found else ""))
+    temperatures = profile.temperatures(densities)
+    for layer, row in enumerate(densities):
+        cells = [str(layer), _percent(row), " ".join(f"{value:.2f}" for value in temperatures[layer])]
+        if found:
+            cells += [f"{found.alone[layer].quality.psnr:.1f}", f"{found.alone[layer].quality.ssim:.3f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    if found:
+        spared = "; ".join(f"{case.label} {case.quality.psnr:.1f}" for case in found.all_but)
+        everything = f"all layers masked {found.everything.quality.psnr:.1f} dB"
+        text += f" In the video, {found.level:.0%} kept: {everything}; {spared} dB."
+    return "\n".join([text, "", *lines])
+
+
+def _percent(row) -> str:
+    return " ".join(f"{value:.0%}" for value in row)

@@ -1,0 +1,20 @@
+"""Top blocks: each query block keeps the key blocks whose mean fits its own mean best. Chosen anew at every call."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from ..block_mask import BlockLists, strongest
+from ..tiled import Tiled
+
+
+def scores(call: Tiled) -> Tensor:
+    """mean(q) mean(k)^T / sqrt(d) of every pair of blocks: float32 (rows, heads, query blocks, key blocks)."""
+    return call.q_means @ call.k_means.mT / math.sqrt(call.q.shape[-1])
+
+
+def top_blocks(call: Tiled, keep: Tensor, always: Tensor, sharpness: Tensor) -> BlockLists:
+    """keep: the share of key blocks."""
+    return strongest(scores(call), keep, always)

@@ -1,0 +1,18 @@
+"""Mass: each query block keeps the fewest key blocks that hold a given mass of its map, as their means tell it.
+
+Sharp heads so get few blocks and diffuse heads many. Chosen anew at every call.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..block_mask import BlockLists, reaching
+from ..tiled import Tiled
+from .block_top_k import scores
+
+
+def mass(call: Tiled, keep: Tensor, always: Tensor, sharpness: Tensor) -> BlockLists:
+    """keep: the mass that is reached."""
+    weights = (scores(call) * sharpness[..., None, None]).softmax(-1)
+    return reaching(weights, keep, always)
