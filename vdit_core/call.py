@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .attention.apply import attend, attend_biased, attend_shared
-from .attention.multi_value import Backend
+from .attention.biased import attend_biased
+from .attention.multi_value import Backend, attend, attend_shared
 from .errors import VDiTError
 from .provenance import Provenance
 

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdit_core.attention import apply as attention
-from vdit_core.attention import multi_value as one_map
+from vdit_core.attention import multi_value
 
 
 @settings(deadline=None, max_examples=40)
@@ -19,14 +18,14 @@ def test_several_values_under_one_map_are_exact(reference, rows, heads, tokens, 
     generator = torch.Generator().manual_seed(seed)
     q, k = torch.randn(2, rows, heads, tokens, dim, generator=generator, dtype=torch.float64)
     v = torch.randn(rows, heads, tokens, values * dim, generator=generator, dtype=torch.float64)
-    torch.testing.assert_close(attention.attend(q, k, v), reference(q, k, v), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(multi_value.attend(q, k, v), reference(q, k, v), rtol=1e-12, atol=1e-12)
 
 
 def test_the_size_of_a_chunk_does_not_matter(reference, monkeypatch):
     q, k = torch.randn(2, 1, 2, 50, 8)
     v = torch.randn(1, 2, 50, 24)
-    monkeypatch.setattr(one_map, "_CHUNK_BYTES", 4 * 2 * 50 * 7)  # seven queries
-    torch.testing.assert_close(attention.attend(q, k, v).double(), reference(q, k, v), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", 4 * 2 * 50 * 7)  # seven queries
+    torch.testing.assert_close(multi_value.attend(q, k, v).double(), reference(q, k, v), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -36,7 +35,7 @@ def test_several_values_are_as_near_as_a_fused_kernel_in_half_precision(referenc
     v = torch.randn(1, 2, 200, 3 * 64, generator=torch.Generator().manual_seed(2)).to(dtype)
     wanted = reference(q, k, v)
     fused = torch.cat([F.scaled_dot_product_attention(q, k, part) for part in v.split(64, -1)], -1)
-    error = (attention.attend(q, k, v).double() - wanted).norm()
+    error = (multi_value.attend(q, k, v).double() - wanted).norm()
     assert error <= 1.1 * (fused.double() - wanted).norm()
 
 
@@ -55,7 +54,7 @@ def test_rows_with_one_map_are_exact(reference, first, seed):
         return F.scaled_dot_product_attention(q, k, v)
 
     backend.any_width = True
-    output = attention.attend_shared(q, k, v, first, backend)
+    output = multi_value.attend_shared(q, k, v, first, backend)
     torch.testing.assert_close(output, reference(q, k, v), rtol=1e-12, atol=1e-12)
     assert sum(calls) == len(set(first)), "a map of a group is computed once"
 
@@ -63,14 +62,14 @@ def test_rows_with_one_map_are_exact(reference, first, seed):
 def test_one_value_goes_to_the_backend_as_it_is():
     q, k, v = torch.randn(3, 1, 2, 9, 4)
     seen = []
-    output = attention.attend(q, k, v, lambda *x: seen.append(x) or F.scaled_dot_product_attention(*x))
+    output = multi_value.attend(q, k, v, lambda *x: seen.append(x) or F.scaled_dot_product_attention(*x))
     assert seen[0] == (q, k, v)
     assert torch.equal(output, F.scaled_dot_product_attention(q, k, v))
 
 
 def test_values_that_do_not_split_into_heads_are_refused():
     with pytest.raises(ValueError, match="7 wide do not split into heads 4 wide"):
-        attention.attend(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 7))
+        multi_value.attend(torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 4), torch.ones(1, 1, 2, 7))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -81,4 +80,4 @@ def test_several_values_under_one_map_on_cuda(reference, dtype):
     wanted = reference(q, k, v)
     stock = torch.cat([F.scaled_dot_product_attention(q, k, part) for part in v.split(128, -1)], -1)
     bound = 2 * (stock.double() - wanted).norm() + 1e-6 * wanted.norm()
-    assert (attention.attend(q, k, v).double() - wanted).norm() <= bound
+    assert (multi_value.attend(q, k, v).double() - wanted).norm() <= bound

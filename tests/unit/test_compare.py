@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from vdit_core.call import TokenGrid
-from vdit_core.maps import sums as rows
 from vdit_core.maps.compare import compare, compare_maps
 from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.recording.store import StoreError
@@ -22,7 +21,7 @@ def plain(q, k):
 
 @pytest.mark.parametrize("chunk", [4 * 3 * 24 * 5, 2**20])
 def test_measures_are_those_of_the_plain_maps(chunk, monkeypatch):
-    monkeypatch.setattr(rows, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", chunk)
     tensors = 2 * torch.randn(4, 3, 24, 8, generator=torch.Generator().manual_seed(0))
     a, b = plain(*tensors[:2]), plain(*tensors[2:])
     found = compare_maps(*tensors)

@@ -28,7 +28,7 @@ def brute(q, k, v, keep, rule, temperature, renormalise):
             for i, row in enumerate(weights[r, h]):
                 kept, mass = [], 0.0
                 for j in row.argsort(descending=True).tolist():
-                    enough = len(kept) >= max(1, round(float(keep[h]) * TOKENS)) if rule == "share" else mass >= keep[h]
+                    enough = len(kept) >= max(1, round(float(keep[h]) * TOKENS)) if rule == "top-k" else mass >= keep[h]
                     if kept and enough:
                         break
                     kept.append(j)
@@ -55,7 +55,7 @@ def test_it_is_the_map_written_out(rule, renormalise, seed, keep):
 def test_chunks_change_nothing(monkeypatch):
     q, k, v = random_call(1)
     whole = masked_attention(q, k, v, torch.full((HEADS,), 0.4))
-    monkeypatch.setattr(exact, "_CHUNK_BYTES", 4 * ROWS * HEADS * TOKENS * 5)
+    monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", 4 * ROWS * HEADS * TOKENS * 5)
     for a, b in zip(whole, masked_attention(q, k, v, torch.full((HEADS,), 0.4)), strict=True):
         torch.testing.assert_close(a, b)
 
@@ -96,5 +96,5 @@ def test_what_cannot_be_meant_is_named():
     q, k, v = random_call(6)
     with pytest.raises(ValueError, match="no rule 'most'"):
         masked_attention(q, k, v, torch.ones(HEADS), "most")
-    with pytest.raises(ValueError, match=r"not \[0\.0, 1\.5, 0\.0\]"):
+    with pytest.raises(ValueError, match=r"keep is \[0\.0, 1\.5, 0\.0\]; it is a share"):
         masked_attention(q, k, v, torch.tensor([0.0, 1.5, 0.0]))

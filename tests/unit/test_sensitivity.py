@@ -12,7 +12,6 @@ from vdit_core.attention.reference import masked_attention
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.metrics import Quality
 from vdit_core.selection import Indices
-from vdit_core.sparse import calibration as sensitivity
 from vdit_core.sparse.ablation import Case, EndToEnd, cases, measure
 from vdit_core.sparse.calibration import LEVELS, TEMPERATURES, LocalErrors, Sensitivity, profile
 from vdit_core.sparse.config import Settings
@@ -37,7 +36,7 @@ def test_measuring_changes_nothing(host):
 
 @pytest.mark.parametrize("chunk", [64 * 2**20, 4 * 2 * 2 * GRID.tokens * 30])
 def test_exact_errors_are_those_of_exact_masking(host, monkeypatch, chunk):
-    monkeypatch.setattr(sensitivity, "_BYTES", chunk)
+    monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", chunk)
     synthetic = host(grid=GRID, samples=2)
     observer = Sensitivity("exact share", Indices("0, 2"))
     synthetic.run(1, observer)

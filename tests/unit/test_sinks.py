@@ -9,11 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdit_core.attention.apply import attend_biased
+from vdit_core.attention.biased import attend_biased
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.recording.recorder import Recorder, Selection
 from vdit_core.selection import Indices, SelectionError
-from vdit_core.sinks import measure as received_file
 from vdit_core.sinks.bias import to_mass
 from vdit_core.sinks.code import decode, encode
 from vdit_core.sinks.control import ControlError, SinkControl, Targets
@@ -40,7 +39,7 @@ def rows(q, k, bias=None):
 
 @pytest.mark.parametrize("bytes_at_once", [32 * 2**20, 1])
 def test_mass_and_evenness_are_those_of_the_map(monkeypatch, bytes_at_once):
-    monkeypatch.setattr(received_file, "_BYTES", bytes_at_once)
+    monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", bytes_at_once)
     q, k, _ = random_maps(1)
     bias = torch.randn(2, GRID.tokens)
     for chosen in (None, torch.tensor([3, 50, 51, 99])):

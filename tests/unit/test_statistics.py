@@ -37,7 +37,7 @@ def close(found, expected):
 @pytest.fixture(params=["one chunk", "many chunks"])
 def chunks(request, monkeypatch):
     if request.param == "many chunks":
-        monkeypatch.setattr(rows, "CHUNK_BYTES", 4 * 40 * 3)
+        monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", 4 * 40 * 3)
         monkeypatch.setattr(rows, "LEAST_ROWS", 1)
 
 

@@ -153,7 +153,7 @@ def test_the_strongest_are_found_among_equals_too(keys):
     mass[2, 0, keys // 2] = 1
     counts = torch.tensor([1, keys // 3 + 1, keys], dtype=torch.int32, device="cuda")
     falling = mass.double().sort(-1, descending=True).values.cumsum(-1)
-    found = fused.kernels.strongest(mass, counts)
+    found = fused.largest_sums(mass, counts)
     torch.testing.assert_close(found.double(), falling[..., counts - 1], rtol=1e-5, atol=1e-7)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import reference
 from .autotune import Race
 from .triton import kernels_take
 
@@ -19,8 +19,48 @@ Backend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _Way = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor], Backend], None]
 
-_CHUNK_BYTES = 64 * 2**20
 _race = Race()
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_product_attention) -> Tensor:
+    """The map of q and k applied to v.
+
+    Args:
+        q, k: (rows, heads, tokens, head_dim).
+        v: (rows, heads, tokens, n * head_dim): n values under one map. n = 1 goes to `backend` as it is.
+
+    Returns:
+        A tensor of v's shape and dtype.
+    """
+    if v.shape[-1] == q.shape[-1]:
+        return backend(q, k, v)
+    if v.shape[-1] % q.shape[-1]:
+        raise ValueError(f"Values {v.shape[-1]} wide do not split into heads {q.shape[-1]} wide.")
+    output = torch.empty_like(v)
+    apply_map(q, k, v.split(q.shape[-1], dim=-1), output.split(q.shape[-1], dim=-1), backend)
+    return output
+
+
+def attend_shared(q: Tensor, k: Tensor, v: Tensor, first: Sequence[int], backend: Backend) -> Tensor:
+    """`attend` where some rows have the same q and k: their map is computed once, for all their values side by side.
+
+    Args:
+        q, k, v: (rows, heads, tokens, head_dim).
+        first: for each row the first one with the same q and k; itself if there is none before.
+
+    Returns:
+        A tensor of v's shape and dtype.
+    """
+    alike: dict[int, list[int]] = {}
+    for row, like in enumerate(first):
+        alike.setdefault(like, []).append(row)
+    output = torch.empty_like(v)
+    for rows in (rows for rows in alike.values() if len(rows) > 1):
+        values, outputs = ([x[row : row + 1] for row in rows] for x in (v, output))
+        apply_map(q[rows[:1]], k[rows[:1]], values, outputs, backend)
+    if alone := [rows[0] for rows in alike.values() if len(rows) == 1]:
+        output[alone] = attend(q[alone], k[alone], v[alone], backend)
+    return output
 
 
 def apply_map(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> None:
@@ -97,11 +137,7 @@ def _by_pairs(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[
 
 def _by_chunks(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[Tensor], backend: Backend) -> None:
     """Chunks of queries against all keys, in bounded memory; in float32 at least, as fused kernels do it."""
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    queries = max(1, _CHUNK_BYTES // (dtype.itemsize * q.shape[0] * q.shape[1] * k.shape[2]))
-    keys, wide = k.mT.to(dtype) / math.sqrt(q.shape[-1]), [value.to(dtype) for value in values]
-    for first in range(0, q.shape[2], queries):
-        part = slice(first, first + queries)
-        weights = (q[:, :, part].to(dtype) @ keys).softmax(-1)
+    wide = [value.to(torch.promote_types(q.dtype, torch.float32)) for value in values]
+    for part, weights in reference.rows(q, k):
         for value, output in zip(wide, outputs, strict=True):
-            output[:, :, part] = weights @ value
+            output[:, :, part] = (weights @ value).to(output.dtype)

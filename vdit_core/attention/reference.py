@@ -1,20 +1,63 @@
-"""Exact masking of attention weights (section "Sparsity" of arXiv 2504.10317): the ruler for everything faster.
+"""Attention maps computed plainly, in chunks of queries: anywhere torch runs, in float64 on request.
 
-Of each query's row softmax(q K^T / (temperature sqrt(d))) the largest weights are kept, the others count as nothing:
-either a fixed share of the keys, or the fewest keys that hold a given mass. Rows are computed in chunks.
+    map = softmax(Q K^T / sqrt(d))        rows are queries, columns are keys, each row sums to 1
+
+What the GPU kernels compute is tested against these functions. Tensors are (..., tokens, head_dim); results are
+float32, or float64 if the queries are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20  # of scores
 
-#: What is fixed: the share of keys that is kept, or the mass that the kept keys hold.
-RULES = ("share", "mass")
+#: What is fixed: the share of a query's keys (top-k), or the mass that its keys hold (top-p).
+RULES = ("top-k", "top-p")
+
+
+def scores(
+    q: Tensor, k: Tensor, queries: Tensor | None = None, bias: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Q K^T / sqrt(d) + bias, a chunk of queries at a time.
+
+    Args:
+        q, k: (..., tokens, head_dim), any float dtype.
+        queries: int64 (n,), which rows to compute; None for all.
+        bias: float (..., keys), added to the scores of each key; -inf leaves a key out.
+
+    Yields:
+        The chunk's queries, int64 (c,), and its scores, (..., c, keys).
+    """
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    chosen = torch.arange(q.shape[-2], device=q.device) if queries is None else queries.to(q.device)
+    keys = k.to(dtype).mT / math.sqrt(q.shape[-1])
+    for part in chosen.split(max(1, CHUNK_BYTES // (dtype.itemsize * math.prod(keys.shape[:-2]) * keys.shape[-1]))):
+        found = q[..., part, :].to(dtype) @ keys
+        yield part, found if bias is None else found + bias[..., None, :]
+
+
+def rows(
+    q: Tensor, k: Tensor, queries: Tensor | None = None, bias: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows of the map: as `scores`, after the softmax."""
+    for part, found in scores(q, k, queries, bias):
+        yield part, found.softmax(-1)
+
+
+def column_mass(
+    q: Tensor, k: Tensor, queries: Tensor | None = None, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The weights that each key gets, and their squares, summed over queries: (..., keys), twice."""
+    total, squares = k.new_zeros(2, *k.shape[:-1], dtype=torch.promote_types(q.dtype, torch.float32))
+    for _, weights in rows(q, k, queries, bias):
+        total += weights.sum(-2)
+        squares += weights.square().sum(-2)
+    return total, squares
 
 
 def masked_attention(
@@ -22,22 +65,22 @@ def masked_attention(
     k: Tensor,
     v: Tensor,
     keep: Tensor,
-    rule: str = "share",
+    rule: str = "top-k",
     temperature: Tensor | float = 1.0,
     renormalise: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Attention of which each query keeps its strongest keys only.
+    """Attention of which each query keeps its strongest keys only (section "Sparsity" of arXiv 2504.10317).
 
     Args:
-        q, k: (rows, heads, tokens, head_dim), any float dtype; computed in float32, or in float64 if q is.
-        v: (rows, heads, tokens, width).
-        keep: (heads,) or (rows, heads), from 0 to 1: with rule "share" round(keep * tokens) keys, with "mass" the
-            fewest keys whose weights reach it; at least one key in either case.
+        q, k: (batch, heads, tokens, head_dim), any float dtype.
+        v: (batch, heads, tokens, width).
+        keep: (heads,) or (batch, heads), from 0 to 1: with "top-k" the share of the keys, with "top-p" the mass to be
+            reached by the fewest keys; at least one key in either case.
         temperature: likewise, or one for all; above 0, below 1 sharpens the map.
         renormalise: whether the kept weights are divided by their sum.
 
     Returns:
-        The output, of v's shape and dtype, and the share of the map that was kept, float32 (rows, heads).
+        The output, of v's shape and dtype, and the density of each map, float32 (batch, heads).
 
     Raises:
         ValueError: for another rule, or a keep outside of 0..1.
@@ -45,29 +88,28 @@ def masked_attention(
     if rule not in RULES:
         raise ValueError(f"There is no rule {rule!r}; the rules are {', '.join(RULES)}.")
     if not bool(((keep >= 0) & (keep <= 1)).all()):
-        raise ValueError(f"Of a map 0 to 1 can be kept, not {keep.tolist()}.")
+        raise ValueError(f"keep is {keep.tolist()}; it is a share of each map, from 0 to 1.")
     dtype = torch.promote_types(q.dtype, torch.float32)
-    rows, heads, tokens, dim = q.shape
-    sharpness = torch.as_tensor(temperature, dtype=dtype, device=q.device).reciprocal().expand(rows, heads)
-    keep = keep.to(q.device, dtype).expand(rows, heads)
-    keys, values = k.to(dtype).mT, v.to(dtype)
-    outputs, kept = [], torch.zeros(rows, heads, dtype=torch.float64, device=q.device)
-    for part in q.split(max(1, _CHUNK_BYTES // (dtype.itemsize * rows * heads * tokens)), dim=2):
-        weights = (part.to(dtype) @ keys * (sharpness / math.sqrt(dim))[..., None, None]).softmax(-1)
+    batch, heads, tokens, _ = q.shape
+    sharpness = torch.as_tensor(temperature, dtype=dtype, device=q.device).reciprocal().expand(batch, heads)
+    keep = keep.to(q.device, dtype).expand(batch, heads)
+    values, output = v.to(dtype), torch.empty_like(v)
+    kept = torch.zeros(batch, heads, dtype=torch.float64, device=q.device)
+    for part, found in scores(q, k):
+        weights = (found * sharpness[..., None, None]).softmax(-1)
         mask = strongest(weights, keep, rule)
         weights = weights * mask
         if renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
         kept += mask.sum((2, 3), dtype=torch.float64)
-        outputs.append((weights @ values).to(v.dtype))
-    return torch.cat(outputs, dim=2), (kept / tokens**2).float()
+        output[:, :, part] = (weights @ values).to(v.dtype)
+    return output, (kept / tokens**2).float()
 
 
 def strongest(weights: Tensor, keep: Tensor, rule: str) -> Tensor:
-    """Which weights of (rows, heads, queries, tokens) are kept: bool of that shape; keep: (rows, heads)."""
-    tokens = weights.shape[-1]
-    if rule == "share":
-        counts = (keep * tokens).round().clamp(min=1).long()
+    """Which weights of (batch, heads, queries, keys) are kept: bool of that shape; keep: (batch, heads)."""
+    if rule == "top-k":
+        counts = (keep * weights.shape[-1]).round().clamp(min=1).long()
         order = weights.topk(int(counts.max()), sorted=bool((counts != counts[0, 0]).any())).indices
         ranked = torch.arange(order.shape[-1], device=weights.device) < counts[..., None, None]
         ranked = ranked.expand_as(order)

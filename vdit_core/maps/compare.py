@@ -17,11 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..attention.reference import rows
 from ..recording.recorder import Selection
 from ..recording.store import AttentionStore, Key, StoreError
 from . import pictures
 from .observer import choose, queries_and_keys
-from .sums import heads_together, weights
+from .sums import heads_together
 
 #: Name of a measure: what it is. The first two are 1 for equal maps, the last one 0.
 MEASURES = {
@@ -76,7 +77,7 @@ def compare_maps(
     together = heads_together(k.shape[1])
     for head in range(0, len(q), together):
         some = slice(head, head + together)
-        chunks = zip(weights(q[some], k[some]), weights(other_q[some], other_k[some]), strict=True)
+        chunks = zip(*(rows(a[some], b[some]) for a, b in ((q, k), (other_q, other_k))), strict=True)
         for (_, a), (_, b) in chunks:
             entropy, *each = (torch.special.entr(x).sum((1, 2), dtype=torch.float64) for x in ((a + b) / 2, a, b))
             found = [x.sum((1, 2), dtype=torch.float64) for x in (a * b, a.square(), b.square())]

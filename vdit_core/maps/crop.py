@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import gpu
-from . import sums as rows
+from ..attention import reference
+from . import gpu, sums
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def map_window(q: Tensor, k: Tensor, window: Window, on_chunk: Callable[[], None
     window.check(k.shape[2])
     shape, (q, k) = q.shape[:2], (x.flatten(0, 1) for x in (q, k))
     fused = gpu.kernels_for(q, k)
-    together = rows.heads_together(k.shape[1]) if fused is None else fused.HEADS
+    together = sums.heads_together(k.shape[1]) if fused is None else fused.HEADS
     queries, columns = torch.arange(*window.rows), slice(*window.columns)
     parts = []
     with torch.cuda.device_of(q):
@@ -61,7 +61,7 @@ def map_window(q: Tensor, k: Tensor, window: Window, on_chunk: Callable[[], None
 
 
 def _weights(q: Tensor, k: Tensor, queries: Tensor, columns: slice) -> Iterator[tuple[Tensor, Tensor]]:
-    for part, weights in rows.weights(q, k, queries):
+    for part, weights in reference.rows(q, k, queries):
         yield part, weights[..., columns]
 
 
@@ -74,7 +74,7 @@ def _pooled(
 ) -> Tensor:
     """The window, float64 (heads, a, b), of its queries (c,) and their weights on its keys (heads, c, keys)."""
     blocks = [
-        rows.bins(end - first, min(end - first, window.edge)).to(device) for first, end in (window.rows, window.columns)
+        sums.bins(end - first, min(end - first, window.edge)).to(device) for first, end in (window.rows, window.columns)
     ]
     height, width = (torch.bincount(block) for block in blocks)
     total = torch.zeros(heads, len(height), len(width), dtype=torch.float64, device=device)

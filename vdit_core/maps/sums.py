@@ -6,7 +6,7 @@ Sums and sums of squares are kept of every figure, the rows are let go.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..attention import reference
 from ..call import TokenGrid
 from . import distance
 from .estimate import Estimate, Mean, send
 from .wanted import Wanted
 
-CHUNK_BYTES = 16 * 2**20
 LEAST_ROWS = 128  # heads are taken together as long as a chunk holds so many rows of each
 PER_BIN = 32  # sampled queries per row of a sampled pooled map: fewer have no honest standard error
 PER_STRETCH = 8  # sampled queries per stretch of a frame
@@ -66,23 +66,7 @@ def least_queries(grid: TokenGrid) -> int:
 
 def heads_together(tokens: int) -> int:
     """Of how many heads the rows are taken together."""
-    return max(1, CHUNK_BYTES // (4 * LEAST_ROWS * tokens))
-
-
-def weights(q: Tensor, k: Tensor, queries: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows of a map, a chunk at a time.
-
-    Args:
-        q, k: (heads, tokens, head_dim).
-        queries: which rows, int64; None for all.
-
-    Yields:
-        The chunk's queries (c,) and its weights, float32 (heads, c, tokens).
-    """
-    chosen = torch.arange(q.shape[1], device=q.device) if queries is None else queries.to(q.device)
-    keys = k.float().mT / math.sqrt(q.shape[-1])
-    for part in chosen.split(max(1, CHUNK_BYTES // (4 * keys.shape[0] * keys.shape[2]))):
-        yield part, (q[:, part].float() @ keys).softmax(-1)
+    return max(1, reference.CHUNK_BYTES // (4 * LEAST_ROWS * tokens))
 
 
 class Sums:
@@ -146,33 +130,33 @@ class Sums:
 
     def sum_rows(self, on_chunk: Callable[[], None]) -> None:
         """Fills all but `top`."""
-        for queries, rows in weights(self.q, self.k, self.queries):
-            self._add(queries, rows)
+        for queries, weights in reference.rows(self.q, self.k, self.queries):
+            self._add(queries, weights)
             on_chunk()
 
     def sum_strongest(self, queries: Tensor, which: Tensor) -> None:
         """Fills `top` from some queries; which: their places among those that were summed. Both on the CPU."""
-        for _, rows in weights(self.q, self.k, queries):
-            falling = rows.sort(-1, descending=True).values.cumsum(-1)
+        for _, weights in reference.rows(self.q, self.k, queries):
+            falling = weights.sort(-1, descending=True).values.cumsum(-1)
             self.top.add(torch.stack([falling[..., count - 1] for count in self.counts], dim=-1))
 
-    def _add(self, queries: Tensor, rows: Tensor) -> None:
-        """queries: (c,); rows: (heads, c, tokens)."""
-        grid, heads, count = self.grid, len(rows), len(queries)
-        self.received.add(rows)
-        entropy = torch.special.entr(rows).sum(-1)
+    def _add(self, queries: Tensor, weights: Tensor) -> None:
+        """queries: (c,); weights: (heads, c, tokens)."""
+        grid, heads, count = self.grid, len(weights), len(queries)
+        self.received.add(weights)
+        entropy = torch.special.entr(weights).sum(-1)
         self.entropies.append(entropy)
         self.entropy.add(entropy[..., None])
-        pooled = rows.new_zeros(heads, count, len(self.widths)).index_add_(2, self.columns, rows)
+        pooled = weights.new_zeros(heads, count, len(self.widths)).index_add_(2, self.columns, weights)
         self.pooled.add(pooled / self.widths, self.rows[queries])
 
         places = distance.places(grid)
         with_place = (queries >= places.start) & (queries < places.stop)
         if not bool(with_place.all()):
-            queries, rows = queries[with_place], rows[:, with_place]
+            queries, weights = queries[with_place], weights[:, with_place]
         frame = (queries - places.start) // (grid.height * grid.width)
         position = (queries - places.start) % (grid.height * grid.width)
-        cube = rows[..., places].unflatten(-1, (grid.frames, -1))  # (heads, c, F, HW)
+        cube = weights[..., places].unflatten(-1, (grid.frames, -1))  # (heads, c, F, HW)
         by_frame, by_position = cube.sum(-1), cube.sum(-2)
         self.frames.add(by_frame, frame)
         self.temporal.add(by_distance(by_frame, self.frames_apart[frame], grid.frames))

@@ -48,10 +48,10 @@ def strongest(scores: Tensor, share: Tensor, always: Tensor) -> BlockLists:
     most, alike = int(counts.max()), bool((counts == counts[0, 0]).all())
     counts = _sent(counts, device)
     if triton_works(device):
-        from ..attention.triton import topk as select  # imports Triton
+        from ..attention.triton import topk  # imports Triton
 
-        if total <= select.MOST:
-            blocks = select.select(scores, kept, first, counts, most)
+        if total <= topk.MAX_KEYS:
+            blocks = topk.select(scores, kept, first, counts, most)
             return BlockLists(blocks, counts[..., None].expand(scores.shape[:-1]))
     free = scores.masked_fill(kept, float("-inf"))
     found = free.topk(most - len(first), dim=-1, sorted=not alike).indices.int()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..attention.reference import strongest
+from ..attention.reference import scores, strongest
 from ..call import AttentionCall, Interceptor, ModelSignature, Proceed, Run, Site, TokenGrid
 from ..selection import Indices
 from .methods import BY_MASS, EXACT, METHODS
@@ -26,7 +26,6 @@ from .tiling import tiles
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 TEMPERATURES = (0.8, 0.9, 1.0, 1.1, 1.25)
-_BYTES = 64 * 2**20  # of rows at once
 _GAIN = 0.02  # of an error: less than that, and a temperature is left alone
 
 
@@ -120,23 +119,22 @@ class Sensitivity(Interceptor):
     def _measure(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Of one call: (heads, temperatures, levels), and the energy (heads,); float64, means over rows and queries."""
         q, k, v = call.q, call.k, call.v
-        rows, heads, tokens, dim = q.shape
+        rows, heads, tokens, _ = q.shape
         generator = torch.Generator().manual_seed(call.site.layer)
         chosen = torch.randperm(tokens, generator=generator)[: self.queries].sort().values.to(q.device)
         masks = self._block_masks(call) if self.method not in EXACT else None
         errors = torch.zeros(heads, len(TEMPERATURES), len(LEVELS), dtype=torch.float64, device=q.device)
         energy = torch.zeros(heads, dtype=torch.float64, device=q.device)
-        keys, values = k.float().mT / math.sqrt(dim), v.float()
-        for some in chosen.split(max(1, _BYTES // (4 * rows * heads * tokens))):
-            scores = q[:, :, some].float() @ keys
-            weights = scores.softmax(-1)
+        values = v.to(torch.promote_types(q.dtype, torch.float32))
+        for some, found in scores(q, k, chosen):
+            weights = found.softmax(-1)
             whole = weights @ values
             energy += whole.square().mean((0, 3)).sum(-1)
             for n, level in enumerate(LEVELS):
                 keep = torch.full((rows, heads), level, device=q.device)
-                mask = strongest(weights, keep, "share") if masks is None else masks(n, some)
+                mask = strongest(weights, keep, "top-k") if masks is None else masks(n, some)
                 for t, temperature in enumerate(TEMPERATURES):
-                    part = (scores / temperature).masked_fill(~mask, -math.inf).softmax(-1) @ values
+                    part = (found / temperature).masked_fill(~mask, -math.inf).softmax(-1) @ values
                     errors[:, t, n] += (part - whole).square().mean((0, 3)).sum(-1)
         return errors / len(chosen), energy / len(chosen)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .patterns import PATTERNS
 
 #: Name -> the rule of `exact.masked_attention`.
-EXACT = {"exact share": "share", "exact mass": "mass"}
+EXACT = {"exact share": "top-k", "exact mass": "top-p"}
 
 METHODS = (*PATTERNS, *EXACT)
 

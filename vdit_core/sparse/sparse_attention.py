@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention.apply import attend
 from ..attention.autotune import Race
+from ..attention.multi_value import attend
 from ..attention.reference import masked_attention
 from ..call import AttentionCall, Interceptor, Proceed, Run, Site
 from ..coverage import Place

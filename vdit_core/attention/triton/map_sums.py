@@ -1,9 +1,9 @@
 """GPU kernels (Triton) that recompute the weights of maps tile by tile and keep only sums of them.
 
-    w[i, j] = softmax(Q K^T / sqrt(d))[i, j] = 2^(x[i, j] - norm[i]),  x = log2(e) / sqrt(d) * q_i k_j
+    w[i, j] = softmax(Q K^T / sqrt(d))[i, j] = 2^(x[i, j] - lse[i]),  x = log2(e) / sqrt(d) * q_i k_j
 
 Queries and keys are bfloat16 or float16, (heads, tokens, head_dim) with head_dim 64 or 128 and contiguous in its last
-dimension; products and sums are float32. A query's `norm`, log2 of the sum over keys of 2^x, is found once, by
+dimension; products and sums are float32. A query's `lse`, log2 of the sum over keys of 2^x, is found once, by
 `row_masses`; all others divide by it. No kernel adds atomically: the same inputs give the same figures.
 """
 
@@ -16,215 +16,176 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .online_softmax import NOTHING, advance, softmax_scale
+
 ROWS = 128  # queries of a tile of `row_masses`
-MERGED = tl.constexpr(4)  # at most so many runs of queries share such a tile
+MERGED = tl.constexpr(4)  # at most so many segments of queries share such a tile
 _PER_PROCESSOR = 3  # programs of `row_masses` that fit on a multiprocessor at once
 _LN2 = tl.constexpr(math.log(2))
-_NOTHING = tl.constexpr(-1e30)  # a score whose weight is 0; finite, so that 0 times it is 0
 
 
 @triton.jit
 def _row_masses(
-    q_ptr, k_ptr, norm_ptr, entropy_ptr, scratch_ptr, out_ptr, key_edges_ptr, row_edges_ptr, tiles_ptr,
-    scale, q_head, q_row, k_head, k_row, rows, heads, key_runs, row_runs, tiles,
+    q_ptr, k_ptr, lse_ptr, entropy_ptr, scratch_ptr, out_ptr, key_edges_ptr, row_edges_ptr, tiles_ptr,
+    scale, q_head, q_row, k_head, k_row, rows, heads, key_segments, row_segments, tiles,
     DIM: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, EACH: tl.constexpr,
 ):  # fmt: skip
     dims, lanes = tl.arange(0, DIM), tl.arange(0, ROWS)
-    scratch_ptr += tl.program_id(0).to(tl.int64) * key_runs * ROWS
+    scratch_ptr += tl.program_id(0).to(tl.int64) * key_segments * ROWS
     for tile in range(tl.program_id(0), tiles * heads, tl.num_programs(0)):
         head = (tile // tiles).to(tl.int64)
-        first_run = tl.load(tiles_ptr + tile % tiles)
-        end_run = tl.load(tiles_ptr + tile % tiles + 1)
-        row = tl.load(row_edges_ptr + first_run) + lanes
-        live = row < tl.load(row_edges_ptr + end_run)
+        first_segment = tl.load(tiles_ptr + tile % tiles)
+        end_segment = tl.load(tiles_ptr + tile % tiles + 1)
+        row = tl.load(row_edges_ptr + first_segment) + lanes
+        live = row < tl.load(row_edges_ptr + end_segment)
         q = tl.load(q_ptr + head * q_head + row[:, None] * q_row + dims, mask=live[:, None], other=0.0)
-        top = tl.full((ROWS,), _NOTHING, tl.float32)  # the largest score so far
-        mass = tl.zeros((ROWS,), tl.float32)  # sum of 2^(x - top)
-        depth = tl.zeros((ROWS,), tl.float32)  # sum of 2^(x - top) (x - top)
-        for run in range(key_runs):
-            first, end = tl.load(key_edges_ptr + run), tl.load(key_edges_ptr + run + 1)
+        highest = tl.full((ROWS,), NOTHING, tl.float32)
+        mass = tl.zeros((ROWS,), tl.float32)
+        depth = tl.zeros((ROWS,), tl.float32)  # sum of 2^(x - highest) (x - highest)
+        for segment in range(key_segments):
+            first, end = tl.load(key_edges_ptr + segment), tl.load(key_edges_ptr + segment + 1)
             key = first + tl.arange(0, KEYS)
             inside = key < end
             k = tl.load(k_ptr + head * k_head + key[:, None] * k_row + dims, mask=inside[:, None], other=0.0)
-            score = tl.where(inside[None, :], tl.dot(q, tl.trans(k)), _NOTHING)
-            higher = tl.maximum(top, tl.max(score, 1) * scale)
-            below = score * scale - higher[:, None]
-            weight = tl.exp2(below)
-            part = tl.sum(weight, 1)
-            shrink = tl.exp2(top - higher)
-            depth = shrink * (depth + mass * (top - higher)) + tl.sum(weight * below, 1)
-            mass = shrink * mass + part
-            top = higher
-            tl.store(scratch_ptr + run * ROWS + lanes, top + tl.log2(part))
-        norm = top + tl.log2(mass)
-        tl.store(norm_ptr + head * rows + row, norm, mask=live)
-        tl.store(entropy_ptr + head * rows + row, _LN2 * (tl.log2(mass) - depth / mass), mask=live)
+            score = tl.where(inside[None, :], tl.dot(q, tl.trans(k)), NOTHING)
+            before, mass_before = highest, mass
+            highest, mass, shrink, below, weight = advance(score, highest, mass, scale)
+            depth = shrink * (depth + mass_before * (before - highest)) + tl.sum(weight * below, 1)
+            tl.store(scratch_ptr + segment * ROWS + lanes, highest + tl.log2(tl.sum(weight, 1)))
+        lse = highest + tl.log2(mass)
+        tl.store(lse_ptr + head * rows + row, lse, mask=live)
+        tl.store(entropy_ptr + head * rows + row, (tl.log2(mass) - depth / mass) * _LN2, mask=live)
 
         tl.debug_barrier()  # what is read now was written by other threads of this program
-        for start in range(0, key_runs, 16):
-            runs = start + tl.arange(0, 16)
-            known = runs < key_runs
-            part = tl.load(scratch_ptr + runs[:, None] * ROWS + lanes, mask=known[:, None], other=float("-inf"))
-            weight = tl.exp2(part - norm[None, :])
+        for start in range(0, key_segments, 16):
+            segments = start + tl.arange(0, 16)
+            known = segments < key_segments
+            part = tl.load(scratch_ptr + segments[:, None] * ROWS + lanes, mask=known[:, None], other=float("-inf"))
+            weight = tl.exp2(part - lse[None, :])
             if EACH:
-                at = out_ptr + (head * rows + row[None, :]) * key_runs + runs[:, None]
+                at = out_ptr + (head * rows + row[None, :]) * key_segments + segments[:, None]
                 tl.store(at, weight, mask=known[:, None] & live[None, :])
             else:
                 for i in tl.static_range(MERGED):
-                    mine = first_run + i
-                    if mine < end_run:
+                    mine = first_segment + i
+                    if mine < end_segment:
                         within = (row >= tl.load(row_edges_ptr + mine)) & (row < tl.load(row_edges_ptr + mine + 1))
                         summed = tl.sum(tl.where(within[None, :], weight, 0.0), 1)
-                        tl.store(out_ptr + (head * row_runs + mine) * key_runs + runs, summed, mask=known)
+                        tl.store(out_ptr + (head * row_segments + mine) * key_segments + segments, summed, mask=known)
         tl.debug_barrier()
 
 
 def row_masses(
     q: Tensor, k: Tensor, key_edges: Tensor, width: int, row_edges: Tensor, tiles: Tensor, each: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The mass that queries give to runs of keys.
+    """The mass that queries give to segments of keys.
 
     Args:
         q: (heads, rows, d). k: (heads, tokens, d).
-        key_edges: int32 (runs + 1,), where the runs begin, then the number of tokens. width: 16, 32 or 64; no run of
-            keys is wider.
-        row_edges: int32, likewise. tiles: int32, which runs of rows each tile begins with, then their number; the runs
-            of a tile are at most `MERGED` and together at most `ROWS` wide.
-        each: masses of every row, or summed over each run of rows.
+        key_edges: int32 (segments + 1,), where the segments begin, then the number of tokens.
+        width: 16, 32 or 64; no segment of keys is wider.
+        row_edges: int32, likewise.
+        tiles: int32, which segments of rows each tile begins with, then their number; the segments of a tile are at
+            most `MERGED` and together at most `ROWS` wide.
+        each: masses of every row, or summed over each segment of rows.
 
     Returns:
-        float32: norm (heads, rows); entropy (heads, rows) in nats; masses (heads, rows or runs of rows, runs of keys).
+        float32: lse (heads, rows); entropy (heads, rows) in nats; masses (heads, rows or segments of rows, segments of
+        keys).
     """
     heads, rows, dim = q.shape
-    key_runs, row_runs, count = len(key_edges) - 1, len(row_edges) - 1, len(tiles) - 1
+    key_segments, row_segments, count = len(key_edges) - 1, len(row_edges) - 1, len(tiles) - 1
     # Sampled rows are few: smaller tiles of them keep more of the GPU busy. Tile sizes were tuned on an H200.
     edge = 64 if each else ROWS
     programs = min(count * heads, 8 if not q.is_cuda else _PER_PROCESSOR * _processors(q.device))
-    norm, entropy = q.new_empty(2, heads, rows, dtype=torch.float32)
-    scratch = q.new_empty(programs, key_runs, edge, dtype=torch.float32)
-    out = q.new_empty(heads, rows if each else row_runs, key_runs, dtype=torch.float32)
+    lse, entropy = q.new_empty(2, heads, rows, dtype=torch.float32)
+    scratch = q.new_empty(programs, key_segments, edge, dtype=torch.float32)
+    out = q.new_empty(heads, rows if each else row_segments, key_segments, dtype=torch.float32)
     _row_masses[(programs,)](
-        q, k, norm, entropy, scratch, out, key_edges, row_edges, tiles,
-        _scale(dim), q.stride(0), q.stride(1), k.stride(0), k.stride(1), rows, heads, key_runs, row_runs, count,
+        q, k, lse, entropy, scratch, out, key_edges, row_edges, tiles,
+        softmax_scale(dim), *q.stride()[:2], *k.stride()[:2], rows, heads, key_segments, row_segments, count,
         DIM=dim, ROWS=edge, KEYS=width, EACH=each, num_warps=edge // 16, num_stages=2,
     )  # fmt: skip
-    return norm, entropy, out
+    return lse, entropy, out
 
 
 @triton.jit
 def _pairs(
-    q_ptr, k_ptr, norm_ptr, near_ptr, received_ptr, scale, q_head, q_row, k_head, k_row, frames, size, tokens,
+    q_ptr, k_ptr, lse_ptr, near_ptr, column_ptr, scale, q_head, q_row, k_head, k_row, frames, size, tokens,
     DIM: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     dims, head = tl.arange(0, DIM), tl.program_id(2).to(tl.int64)
     row, key = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.program_id(0) * KEYS + tl.arange(0, KEYS)
     q_ptr += head * q_head + row[:, None] * q_row + dims
     k_ptr += head * k_head + key[:, None] * k_row + dims
-    norm_ptr += head * tokens + row
-    received_ptr += (head * tl.num_programs(1) + tl.program_id(1)) * frames * size + key
+    lse_ptr += head * tokens + row
+    column_ptr += (head * tl.num_programs(1) + tl.program_id(1)) * frames * size + key
     near = tl.zeros((ROWS, KEYS), tl.float32)
     for theirs in range(frames):
         k = tl.load(k_ptr + theirs * size * k_row, mask=(key < size)[:, None], other=0.0)
         total = tl.zeros((ROWS, KEYS), tl.float32)
         for mine in range(frames):
             q = tl.load(q_ptr + mine * size * q_row, mask=(row < size)[:, None], other=0.0)
-            norm = tl.load(norm_ptr + mine * size, mask=row < size, other=float("inf"))  # beyond: weight 0
-            total += tl.exp2(tl.dot(q, tl.trans(k)) * scale - norm[:, None])
-        tl.store(received_ptr + theirs * size, tl.sum(total, 0), mask=key < size)
+            lse = tl.load(lse_ptr + mine * size, mask=row < size, other=float("inf"))  # beyond: weight 0
+            total += tl.exp2(tl.dot(q, tl.trans(k)) * scale - lse[:, None])
+        tl.store(column_ptr + theirs * size, tl.sum(total, 0), mask=key < size)
         near += total
     at = near_ptr + (head * size + row[:, None]) * size + key
     tl.store(at, near, mask=(row < size)[:, None] & (key < size)[None, :])
 
 
-def pairs(q: Tensor, k: Tensor, norm: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+def pairs(q: Tensor, k: Tensor, lse: Tensor, frames: int) -> tuple[Tensor, Tensor]:
     """The weights of all queries, summed over frames and over queries; tokens are frames of equal size.
 
     Args:
-        q, k: (heads, tokens, d), may be parts of larger tensors. norm: (heads, tokens), contiguous.
+        q, k: (heads, tokens, d), may be parts of larger tensors. lse: (heads, tokens), contiguous.
 
     Returns:
         float32: near (heads, size, size), from a place in a frame to another, summed over the frames of both;
-        received (heads, tokens), summed over queries.
+        mass (heads, tokens), summed over queries.
     """
     heads, tokens, dim = q.shape
     size = tokens // frames
     near = q.new_empty(heads, size, size, dtype=torch.float32)
     tiles = triton.cdiv(size, 64)
-    received = q.new_empty(heads, tiles, tokens, dtype=torch.float32)
+    mass = q.new_empty(heads, tiles, tokens, dtype=torch.float32)
     _pairs[(triton.cdiv(size, 128), tiles, heads)](
-        q, k, norm.contiguous(), near, received,
-        _scale(dim), q.stride(0), q.stride(1), k.stride(0), k.stride(1), frames, size, tokens,
+        q, k, lse.contiguous(), near, mass,
+        softmax_scale(dim), q.stride(0), q.stride(1), k.stride(0), k.stride(1), frames, size, tokens,
         DIM=dim, ROWS=64, KEYS=128, num_warps=4, num_stages=3,
     )  # fmt: skip
-    return near, received.sum(1)
-
-
-@triton.jit
-def _columns(
-    q_ptr, k_ptr, norm_ptr, sum_ptr, squares_ptr, scale, q_head, q_row, k_head, k_row, rows, keys,
-    DIM: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-):  # fmt: skip
-    dims, head = tl.arange(0, DIM), tl.program_id(1).to(tl.int64)
-    key = tl.program_id(0) * KEYS + tl.arange(0, KEYS)
-    k = tl.load(k_ptr + head * k_head + key[:, None] * k_row + dims, mask=(key < keys)[:, None], other=0.0)
-    total = tl.zeros((ROWS, KEYS), tl.float32)
-    squares = tl.zeros((ROWS, KEYS), tl.float32)
-    for start in range(0, rows, ROWS):
-        row = start + tl.arange(0, ROWS)
-        q = tl.load(q_ptr + head * q_head + row[:, None] * q_row + dims, mask=(row < rows)[:, None], other=0.0)
-        norm = tl.load(norm_ptr + head * rows + row, mask=row < rows, other=float("inf"))  # beyond: weight 0
-        weight = tl.exp2(tl.dot(q, tl.trans(k)) * scale - norm[:, None])
-        total += weight
-        squares += weight * weight
-    tl.store(sum_ptr + head * keys + key, tl.sum(total, 0), mask=key < keys)
-    tl.store(squares_ptr + head * keys + key, tl.sum(squares, 0), mask=key < keys)
-
-
-def columns(q: Tensor, k: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights that each key gets, and their squares, summed over queries.
-
-    q: (heads, rows, d). k: (heads, keys, d). norm: (heads, rows). Returns: float32 (heads, keys), twice.
-    """
-    heads, rows, dim = q.shape
-    keys = k.shape[1]
-    total, squares = q.new_empty(2, heads, keys, dtype=torch.float32)
-    _columns[(triton.cdiv(keys, 64), heads)](
-        q, k, norm.contiguous(), total, squares,
-        _scale(dim), q.stride(0), q.stride(1), k.stride(0), k.stride(1), rows, keys,
-        DIM=dim, ROWS=64, KEYS=64, num_warps=4, num_stages=3,
-    )  # fmt: skip
-    return total, squares
+    return near, mass.sum(1)
 
 
 @triton.jit
 def _over_frames(
-    q_ptr, k_ptr, norm_ptr, out_ptr, scale, q_head, q_row, k_head, k_row, rows, frames, size,
+    q_ptr, k_ptr, lse_ptr, out_ptr, scale, q_head, q_row, k_head, k_row, rows, frames, size,
     DIM: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     dims, head = tl.arange(0, DIM), tl.program_id(2).to(tl.int64)
     row, key = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1) * KEYS + tl.arange(0, KEYS)
     q = tl.load(q_ptr + head * q_head + row[:, None] * q_row + dims, mask=(row < rows)[:, None], other=0.0)
-    norm = tl.load(norm_ptr + head * rows + row, mask=row < rows, other=0.0)
+    lse = tl.load(lse_ptr + head * rows + row, mask=row < rows, other=0.0)
     k_ptr += head * k_head + key[:, None] * k_row + dims
     total = tl.zeros((ROWS, KEYS), tl.float32)
     for frame in range(frames):
         k = tl.load(k_ptr + frame * size * k_row, mask=(key < size)[:, None], other=0.0)
-        total += tl.exp2(tl.dot(q, tl.trans(k)) * scale - norm[:, None])
+        total += tl.exp2(tl.dot(q, tl.trans(k)) * scale - lse[:, None])
     at = out_ptr + (head * rows + row[:, None]) * size + key
     tl.store(at, total, mask=(row < rows)[:, None] & (key < size)[None, :])
 
 
-def over_frames(q: Tensor, k: Tensor, norm: Tensor, frames: int) -> Tensor:
+def over_frames(q: Tensor, k: Tensor, lse: Tensor, frames: int) -> Tensor:
     """The mass that each query gives to each place in a frame, summed over frames; with one frame, the map's rows.
 
-    q: (heads, rows, d). k: (heads, frames x size, d). norm: (heads, rows). Returns: float32 (heads, rows, size).
+    q: (heads, rows, d). k: (heads, frames x size, d). lse: (heads, rows). Returns: float32 (heads, rows, size).
     """
     heads, rows, dim = q.shape
     size = k.shape[1] // frames
     out = q.new_empty(heads, rows, size, dtype=torch.float32)
     _over_frames[(triton.cdiv(rows, 64), triton.cdiv(size, 128), heads)](
-        q, k, norm.contiguous(), out,
-        _scale(dim), q.stride(0), q.stride(1), k.stride(0), k.stride(1), rows, frames, size,
+        q, k, lse.contiguous(), out,
+        softmax_scale(dim), q.stride(0), q.stride(1), k.stride(0), k.stride(1), rows, frames, size,
         DIM=dim, ROWS=64, KEYS=128, num_warps=4, num_stages=3,
     )  # fmt: skip
     return out
@@ -255,48 +216,6 @@ def distances(mass: Tensor, place: Tensor, width: int, count: int) -> Tensor:
         mass, place, out, rows, size, width, count, PLACES=block, num_warps=max(1, min(16, block // 512))
     )
     return out
-
-
-@triton.jit
-def _strongest(mass_ptr, counts_ptr, out_ptr, keys, shares, KEYS: tl.constexpr):
-    row, key = tl.program_id(0).to(tl.int64), tl.arange(0, KEYS)
-    mass = tl.load(mass_ptr + row * keys + key, mask=key < keys, other=-1.0)
-    order = mass.to(tl.int32, bitcast=True)  # of numbers from 0 as of their bits; -1 stays behind them all
-    most = tl.max(order) + 1
-    for share in range(shares):
-        count = tl.load(counts_ptr + share)
-        # As many numbers as wanted, or more, reach `low`; fewer reach `high`.
-        low, high = tl.min(tl.where(key < keys, order, most)), most
-        reach, exceed = keys, 0
-        while (high - low > 1) & (reach != count):
-            middle = low + (high - low) // 2
-            found = tl.sum((order >= middle).to(tl.int32))
-            enough = found >= count
-            low, high = tl.where(enough, middle, low), tl.where(enough, high, middle)
-            reach, exceed = tl.where(enough, found, reach), tl.where(enough, exceed, found)
-        # Of those that reach `low` but not `high`, all equal if too many, only so many count.
-        total = tl.sum(tl.where(order >= high, mass, 0.0))
-        between = tl.sum(tl.where((order >= low) & (order < high), mass, 0.0))
-        part = (count - exceed).to(tl.float32) / (reach - exceed).to(tl.float32)
-        tl.store(out_ptr + row * shares + share, total + between * part)
-
-
-def strongest(mass: Tensor, counts: Tensor) -> Tensor:
-    """The sums of each row's largest numbers, found by bisection instead of sorting.
-
-    mass: float32 (.., keys), 0 to 1, at most 131072 keys. counts: int32 (n,), how many are summed. Returns: (.., n).
-    """
-    keys = mass.shape[-1]
-    block = triton.next_power_of_2(keys)
-    out = mass.new_empty(*mass.shape[:-1], len(counts))
-    _strongest[(out[..., 0].numel(),)](
-        mass, counts, out, keys, len(counts), KEYS=block, num_warps=max(4, min(32, block // 1024))
-    )
-    return out
-
-
-def _scale(dim: int) -> float:
-    return math.log2(math.e) / math.sqrt(dim)
 
 
 def _processors(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""The places of the largest numbers of each row, found by bisection instead of sorting."""
+"""The largest numbers of each row, their places or their sum: found by bisection instead of sorting (Triton)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST = 16384  # numbers in a row: a kernel holds it in registers
+MAX_KEYS = 16384  # of a row whose places are wanted: a kernel holds it in registers
+
+
+@triton.jit
+def _bisect(order, free, wanted, low, high):
+    """Between which two numbers the smallest of the `wanted` largest lies: as many as wanted, or more, reach `low`, and
+    fewer reach `high`. Also returned: how many those are."""
+    reach, exceed = tl.sum(free.to(tl.int32)), 0
+    while (low + 1 < high) & (reach != wanted):
+        middle = (low & high) + ((low ^ high) >> 1)  # their sum might not fit
+        found = tl.sum((free & (order >= middle)).to(tl.int32))
+        enough = found >= wanted
+        low, high = tl.where(enough, middle, low), tl.where(enough, high, middle)
+        reach, exceed = tl.where(enough, found, reach), tl.where(enough, exceed, found)
+    return low, high, reach, exceed
 
 
 @triton.jit
@@ -26,14 +40,7 @@ def _select(
     wanted = tl.load(counts_ptr + (map // heads) * count_row + (map % heads) * count_head) - first
     low = tl.min(tl.where(free, order, 0x7FFFFFFF))
     high = tl.max(tl.where(free, order, -0x7FFFFFFF)) + 1
-    # As many as wanted, or more, reach `low`; fewer reach `high`.
-    reach = tl.sum(free.to(tl.int32))
-    while (low + 1 < high) & (reach != wanted):
-        middle = (low & high) + ((low ^ high) >> 1)  # their sum might not fit
-        found = tl.sum((free & (order >= middle)).to(tl.int32))
-        enough = found >= wanted
-        low, high = tl.where(enough, middle, low), tl.where(enough, high, middle)
-        reach = tl.where(enough, found, reach)
+    low, high, _, _ = _bisect(order, free, wanted, low, high)
     sure, edge = free & (order >= high), free & (order >= low) & (order < high)
     # Of equal scores at the edge the first ones count.
     room = wanted - tl.sum(sure.to(tl.int32))
@@ -47,7 +54,8 @@ def select(scores: Tensor, kept: Tensor, first: Tensor, counts: Tensor, most: in
     """Lists of the keys with the highest scores, behind keys that are kept anyway.
 
     Args:
-        scores: float32 (rows, heads, lists, keys), finite, at most `MOST` keys. kept: bool (keys,), those kept anyway.
+        scores: float32 (rows, heads, lists, keys), finite, at most `MAX_KEYS` keys.
+        kept: bool (keys,), those kept anyway.
         first: int32 (kept,), the same in the order in which every list begins.
         counts: int32 (rows, heads), the length of each list, those kept included; most: the largest of them.
 
@@ -62,4 +70,35 @@ def select(scores: Tensor, kept: Tensor, first: Tensor, counts: Tensor, most: in
             scores, kept.view(torch.uint8), first, counts, out, *counts.stride(), heads, lists, keys, len(first), most,
             KEYS=triton.next_power_of_2(keys), FIRST=triton.next_power_of_2(len(first)), num_warps=2,
         )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _largest_sums(mass_ptr, counts_ptr, out_ptr, keys, shares, KEYS: tl.constexpr):
+    row, key = tl.program_id(0).to(tl.int64), tl.arange(0, KEYS)
+    mass = tl.load(mass_ptr + row * keys + key, mask=key < keys, other=-1.0)
+    order = mass.to(tl.int32, bitcast=True)  # of numbers from 0 as of their bits; -1 stays behind them all
+    highest = tl.max(order) + 1
+    for share in range(shares):
+        count = tl.load(counts_ptr + share)
+        low = tl.min(tl.where(key < keys, order, highest))
+        low, high, reach, exceed = _bisect(order, key < keys, count, low, highest)
+        # Of those that reach `low` but not `high`, all equal if too many, only so many count.
+        total = tl.sum(tl.where(order >= high, mass, 0.0))
+        between = tl.sum(tl.where((order >= low) & (order < high), mass, 0.0))
+        part = (count - exceed).to(tl.float32) / (reach - exceed).to(tl.float32)
+        tl.store(out_ptr + row * shares + share, total + between * part)
+
+
+def largest_sums(mass: Tensor, counts: Tensor) -> Tensor:
+    """The sums of each row's largest numbers.
+
+    mass: float32 (.., keys), 0 to 1, at most 131072 keys. counts: int32 (n,), how many are summed. Returns: (.., n).
+    """
+    keys = mass.shape[-1]
+    block = triton.next_power_of_2(keys)
+    out = mass.new_empty(*mass.shape[:-1], len(counts))
+    _largest_sums[(out[..., 0].numel(),)](
+        mass, counts, out, keys, len(counts), KEYS=block, num_warps=max(4, min(32, block // 1024))
+    )
     return out

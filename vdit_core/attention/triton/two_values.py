@@ -6,12 +6,12 @@ registers of a multiprocessor beside the scores.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .online_softmax import NOTHING, advance, softmax_scale
 
 #: The first ones serve a data centre's GPU, the last ones the 99 KiB of shared memory that a desktop's has; which is
 #: fastest is found once for each width of heads.
@@ -23,19 +23,16 @@ TILINGS = [
 
 
 @triton.jit
-def _take(q, k, first, second, top, mass, one, two, inside, scale, MASKED: tl.constexpr):
-    """One block of keys more; one, two: the values gathered so far, relative to 2^top."""
+def _take(q, k, first, second, highest, mass, one, two, inside, scale, MASKED: tl.constexpr):
+    """One block of keys more; one, two: the values summed so far."""
     score = tl.dot(q, tl.trans(k))
     if MASKED:
-        score = tl.where(inside[None, :], score, -1e30)
-    higher = tl.maximum(top, tl.max(score, 1) * scale)
-    weight = tl.exp2(score * scale - higher[:, None])
-    shrink = tl.exp2(top - higher)
-    mass = mass * shrink + tl.sum(weight, 1)
+        score = tl.where(inside[None, :], score, NOTHING)
+    highest, mass, shrink, _, weight = advance(score, highest, mass, scale)
     rounded = weight.to(first.dtype)
     one = tl.dot(rounded, first, one * shrink[:, None])
     two = tl.dot(rounded, second, two * shrink[:, None])
-    return higher, mass, one, two
+    return highest, mass, one, two
 
 
 @triton.jit
@@ -52,14 +49,14 @@ def _attend_two(
     k_at = k_ptr + head * k_head + lanes[:, None] * k_token + dims
     first_at = first_ptr + head * v_head + lanes[:, None] * v_token + dims
     second_at = second_ptr + head * v_head + lanes[:, None] * v_token + dims
-    top = tl.full((QUERIES,), -1e30, tl.float32)
+    highest = tl.full((QUERIES,), NOTHING, tl.float32)
     mass = tl.zeros((QUERIES,), tl.float32)
     one = tl.zeros((QUERIES, DIM), tl.float32)
     two = tl.zeros((QUERIES, DIM), tl.float32)
     whole = keys // KEYS * KEYS
     for _ in range(0, whole, KEYS):
         k, first, second = tl.load(k_at), tl.load(first_at), tl.load(second_at)
-        top, mass, one, two = _take(q, k, first, second, top, mass, one, two, lanes >= 0, scale, MASKED=False)
+        highest, mass, one, two = _take(q, k, first, second, highest, mass, one, two, lanes >= 0, scale, MASKED=False)
         k_at += KEYS * k_token
         first_at += KEYS * v_token
         second_at += KEYS * v_token
@@ -68,7 +65,7 @@ def _attend_two(
         k = tl.load(k_at, mask=inside[:, None], other=0.0)
         first = tl.load(first_at, mask=inside[:, None], other=0.0)
         second = tl.load(second_at, mask=inside[:, None], other=0.0)
-        top, mass, one, two = _take(q, k, first, second, top, mass, one, two, inside, scale, MASKED=True)
+        highest, mass, one, two = _take(q, k, first, second, highest, mass, one, two, inside, scale, MASKED=True)
     at = head * out_head + token[:, None] * out_token + dims
     tl.store(one_ptr + at, (one / mass[:, None]).to(one_ptr.dtype.element_ty), mask=live[:, None])
     tl.store(two_ptr + at, (two / mass[:, None]).to(two_ptr.dtype.element_ty), mask=live[:, None])
@@ -94,7 +91,7 @@ def attend_two(
     """
     heads, tokens, dim = q.shape
     arguments = (
-        q, k, *values, *outputs, math.log2(math.e) / math.sqrt(dim), *q.stride()[:2], *k.stride()[:2],
+        q, k, *values, *outputs, softmax_scale(dim), *q.stride()[:2], *k.stride()[:2],
         *values[0].stride()[:2], *outputs[0].stride()[:2], tokens, k.shape[1],
     )  # fmt: skip
     if tiling is None:

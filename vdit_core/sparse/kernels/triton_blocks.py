@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...attention.triton import triton_works
+from ...attention.triton.online_softmax import NOTHING, advance, softmax_scale
 from ..block_mask import BlockLists
 from ..tiled import Tiled
 
@@ -33,24 +33,18 @@ def _attend(
     scale = tl.load(scale_ptr + map)
     list_ptr = blocks_ptr + row * list_row + head * list_head + block * list_block
     count = tl.load(counts_ptr + row * count_row + head * count_head + block * count_block)
-    top = tl.full((QUERIES,), -1e30, tl.float32)  # the largest score so far; finite, so that none less none is 0
+    highest = tl.full((QUERIES,), NOTHING, tl.float32)
     mass = tl.zeros((QUERIES,), tl.float32)
     total = tl.zeros((QUERIES, DIM), tl.float32)
     for i in tl.range(0, count, num_stages=STAGES):
         at = tl.load(list_ptr + i) * KEYS + lanes
         k = tl.load(k_ptr + at[:, None] * DIM + dims)
-        score = tl.dot(q, tl.trans(k))
-        higher = tl.maximum(top, tl.max(score, 1) * scale)
-        weight = tl.exp2(score * scale - higher[:, None])
-        shrink = tl.exp2(top - higher)
-        mass = mass * shrink + tl.sum(weight, 1)
-        total = total * shrink[:, None]
+        highest, mass, shrink, _, weight = advance(tl.dot(q, tl.trans(k)), highest, mass, scale)
         v = tl.load(v_ptr + at[:, None] * DIM + dims)
-        total = tl.dot(weight.to(v.dtype), v, total)
-        top = higher
+        total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None])
     # Every list has the last block. Keys missing there repeat the last token, over values of 0: all they add is mass.
     last = tl.load(k_ptr + (tokens - 1) * DIM + dims).to(tl.float32)
-    mass -= missing * tl.exp2(tl.sum(q.to(tl.float32) * last[None, :], 1) * scale - top)
+    mass -= missing * tl.exp2(tl.sum(q.to(tl.float32) * last[None, :], 1) * scale - highest)
     inside = place < tokens
     token = tl.load(order_ptr + place, mask=inside, other=0).to(tl.int64)
     out_ptr += row * out_row + head * out_head
@@ -74,7 +68,7 @@ class TritonBlocks:
         tokens = tiles.grid.tokens
         missing = -tokens % tiles.keys  # of the last block
         out = call.v.new_empty(rows, tokens, heads, call.v.shape[-1]).transpose(1, 2)  # as hosts join heads
-        scale = (sharpness * (math.log2(math.e) / math.sqrt(dim))).expand(rows, heads).contiguous()
+        scale = (sharpness * (softmax_scale(dim))).expand(rows, heads).contiguous()
         blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (lists.blocks, lists.counts))
         # Tuned on an H100. Two stages fit the shared memory of a desktop GPU (99 KiB), three that of a larger one.
         device: Any = torch.cuda.get_device_properties(call.q.device)
