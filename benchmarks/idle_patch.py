@@ -43,10 +43,10 @@ def main() -> None:
     from pack.vdit_core.hosts import comfy as host
     from pack.vdit_core.hosts import comfy_demo
     from pack.vdit_core.selection import LayerMask
-    from pack.vdit_core.transfer import LiveTransfer, Where
+    from pack.vdit_core.transfer import LiveTransfer, TransferConfig
 
     stock, clip, _ = comfy_demo.load()
-    models = {"stock": stock, "patched": host.attach(stock, LiveTransfer(Where(LayerMask("none"))))}
+    models = {"stock": stock, "patched": host.attach(stock, LiveTransfer(TransferConfig(LayerMask("none"))))}
     prompt, nothing = (clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in ("a red car", ""))
     latent = torch.zeros(1, 16, 5, options.size // 8, options.size // 8)
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))

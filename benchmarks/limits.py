@@ -1,4 +1,4 @@
-"""What recordings weigh, by resolution, model and precision: the tables of docs/limits.md, computed as the budget is.
+"""What recordings weigh, by resolution, model and quantization: the tables of docs/limits.md, computed as the budget is.
 
 python benchmarks/limits.py
 """
@@ -29,9 +29,9 @@ def grid(width: int, height: int, frames: int) -> TokenGrid:
     return TokenGrid(1 + (frames - 1) // 4, height // 16, width // 16)
 
 
-def header(model: str, video: tuple[int, int, int], precision: str) -> Header:
+def header(model: str, video: tuple[int, int, int], quantization: str) -> Header:
     signature = MODELS[model]
-    return Header(signature, grid(*video), (), tuple(range(signature.heads)), 1, precision, "bfloat16")
+    return Header(signature, grid(*video), (), tuple(range(signature.heads)), 1, quantization, "bfloat16")
 
 
 def name(video: tuple[int, int, int]) -> str:
@@ -44,7 +44,7 @@ def calls() -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for video in VIDEOS:
         for model in MODELS:
-            exact, packed = (header(model, video, precision) for precision in ("exact", "int8"))
+            exact, packed = (header(model, video, quantization) for quantization in ("none", "int8"))
             sizes = (weight("RAM", exact), weight("RAM", packed), weight("pinned RAM", exact))
             cells = " | ".join(f"{size / MIB:,.0f} MiB" for size in sizes)
             yield f"| {name(video)} | {exact.grid.tokens:,} | {model} | {cells} |"
@@ -56,9 +56,9 @@ def recordings() -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for video in VIDEOS:
         for model, signature in MODELS.items():
-            exact = header(model, video, "exact")
+            exact = header(model, video, "none")
             run = STEPS * BRANCHES * exact.entry_bytes()
-            packed = STEPS * BRANCHES * replace(exact, precision="int8").entry_bytes()
+            packed = STEPS * BRANCHES * replace(exact, quantization="int8").entry_bytes()
             sizes = (run, 3 * run, signature.layers * run, signature.layers * packed)
             yield f"| {name(video)} | {model} | {' | '.join(f'{size / GIB:,.1f} GiB' for size in sizes)} |"
 
@@ -75,11 +75,11 @@ def fitting() -> Iterator[str]:
 
 
 def working() -> Iterator[str]:
-    """What a transfer holds on the GPU: q and k of two layers, of both branches, in the model's precision."""
+    """What a transfer holds on the GPU: q and k of two layers, of both branches, in the model's quantization."""
     yield "| video | 1.3B | 14B |"
     yield "|---|---|---|"
     for video in VIDEOS:
-        sizes = (2 * BRANCHES * header(model, video, "exact").entry_bytes() for model in MODELS)
+        sizes = (2 * BRANCHES * header(model, video, "none").entry_bytes() for model in MODELS)
         yield f"| {name(video)} | {' | '.join(f'{size / GIB:.2f} GiB' for size in sizes)} |"
 
 

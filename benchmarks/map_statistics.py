@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.maps import gpu
-from vdit_core.maps.crop import map_window
+from vdit_core.maps.crop import map_crop
 from vdit_core.maps.observer import from_store
 from vdit_core.maps.statistics import map_statistics
-from vdit_core.maps.view import choose_window
+from vdit_core.maps.view import choose_crop
 from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
 
 BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
@@ -80,11 +80,11 @@ def kernels(run: Callable[[], object]) -> str:
     return profile.key_averages().table(sort_by="cuda_time_total", row_limit=14, max_name_column_width=60)
 
 
-def recording(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, precision: str) -> AttentionStore:
+def recording(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, quantization: str) -> AttentionStore:
     """One call, in the CPU's memory."""
     heads, dim = q.shape[1], q.shape[-1]
     store = AttentionStore(
-        Header(ModelSignature(1, heads, dim), grid, (1.0,), tuple(range(heads)), 1, precision, "bfloat16")
+        Header(ModelSignature(1, heads, dim), grid, (1.0,), tuple(range(heads)), 1, quantization, "bfloat16")
     )
     store.put(Key(Evaluation(1.0), "cond", 0), q, k)
     return store
@@ -97,12 +97,12 @@ def work(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, queries: int) -> dic
         f"statistics, {name}": lambda count=count: map_statistics(q, k, grid, queries=count)
         for name, count in modes.items()
     }
-    window = choose_window(grid)
-    jobs[f"a part of the map, {window.rows[1] - window.rows[0]} tokens square"] = lambda: map_window(q, k, window)
-    for precision in ("exact", "int8"):
-        store = recording(q, k, grid, precision)
+    window = choose_crop(grid)
+    jobs[f"a part of the map, {window.rows[1] - window.rows[0]} tokens square"] = lambda: map_crop(q, k, window)
+    for quantization in ("none", "int8"):
+        store = recording(q, k, grid, quantization)
         for name, count in modes.items():
-            jobs[f"from a recording ({precision}), {name}"] = lambda store=store, count=count: from_store(
+            jobs[f"from a recording ({quantization}), {name}"] = lambda store=store, count=count: from_store(
                 store, queries=count, device="cuda"
             )
     return jobs

@@ -51,13 +51,13 @@ def sol_attention(q: Tensor, k: Tensor, v: Tensor, density: float) -> float | No
 
 def errors(q: Tensor, k: Tensor, v: Tensor, plan, lists, out: Tensor, blocks: int = 16) -> tuple[float, float]:
     """Of some query blocks, relative to float64 over the same keys: the kernel's, and PyTorch's in bfloat16."""
-    mask = lists.mask(plan.key_blocks).expand(1, q.shape[1], -1, -1)
+    mask = lists.to_dense(plan.key_blocks).expand(1, q.shape[1], -1, -1)
     ours = theirs = norm = 0.0
     for n in range(blocks):
         head, block = n % q.shape[1], n * (plan.query_blocks - 1) // (blocks - 1)
-        rows = plan.order[block * plan.queries : (block + 1) * plan.queries].long()
+        rows = plan.permutation[block * plan.queries : (block + 1) * plan.queries].long()
         places = mask[0, head, block].repeat_interleave(plan.keys)[: plan.grid.tokens]
-        keys = plan.order[places].long()
+        keys = plan.permutation[places].long()
         one = q[:, head : head + 1, rows], k[:, head : head + 1, keys], v[:, head : head + 1, keys]
         wide = [x.double() for x in one]
         exact = (wide[0] @ wide[1].mT / math.sqrt(q.shape[-1])).softmax(-1) @ wide[2]
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, nargs=3, default=(21, 30, 52))
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--densities", type=float, nargs="+", default=(0.1, 0.2, 0.3))
-    parser.add_argument("--pattern", choices=list(PATTERNS), default="top blocks")
+    parser.add_argument("--pattern", choices=list(PATTERNS), default="block top-k")
     parser.add_argument("--flex", action="store_true", help="also time flex_attention, which compiles for a while")
     options = parser.parse_args()
     grid = TokenGrid(*options.grid)

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from wan_forward import Forward, device_name
 
 from vdit_core.selection import LayerMask
-from vdit_core.sparse.config import Settings
+from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.sparse_attention import SparseAttention
 
 
@@ -24,13 +24,13 @@ def main() -> None:
     parser.add_argument("--grid", type=int, nargs=3, default=(21, 30, 52))
     parser.add_argument("--density", type=float, default=0.2)
     parser.add_argument("--dense-layers", type=int, default=2)
-    parser.add_argument("--method", default="top blocks")
+    parser.add_argument("--method", default="block top-k")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_grad_enabled(False)
     forward = Forward(options.grid)
     editor = SparseAttention(
-        Settings(
+        SparseConfig(
             options.method,
             options.density,
             dense_layers=LayerMask(f"0-{options.dense_layers - 1}" if options.dense_layers else "none"),

@@ -24,11 +24,11 @@ import torch
 from wan_forward import DEVICE, WAN_1_3B, Forward, device_name, synchronize
 
 from vdit_core.call import Interceptor
-from vdit_core.maps.observer import Observer
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.maps.observer import MapObserver
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore
-from vdit_core.selection import Indices, LayerMask
-from vdit_core.transfer import LiveTransfer, Transfer, Where
+from vdit_core.selection import Indices, LayerMask, Selection
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
 GIB = 2**30
 TEXT = 512
@@ -126,16 +126,18 @@ def main() -> None:
     frames, height, width = options.grid
     tokens = frames * height * width
     three, every = Selection(Indices("0-2")), Selection()
-    few, all_layers = Where(LayerMask("0-2")), Where()
+    few, all_layers = TransferConfig(LayerMask("0-2")), TransferConfig()
     entry = 2 * tokens * 12 * 128 * (2 if DEVICE == "cuda" else 4) / GIB
     stores = {
-        (tier, precision): recorded(forward, three, options.steps, tier=tier, precision=precision, folder=folder)
+        (tier, quantization): recorded(
+            forward, three, options.steps, tier=tier, quantization=quantization, folder=folder
+        )
         for tier in ("RAM", *(("pinned RAM",) if DEVICE == "cuda" else ()), "disk")
-        for precision in ("exact", "int8")
+        for quantization in ("none", "int8")
     }
 
-    def record(selection: Selection, tier: str, precision: str = "exact") -> Callable[[], tuple[Interceptor, ...]]:
-        return lambda: (Recorder(selection, precision, tier, folder=folder),)
+    def record(selection: Selection, tier: str, quantization: str = "none") -> Callable[[], tuple[Interceptor, ...]]:
+        return lambda: (Recorder(selection, quantization, tier, folder=folder),)
 
     cases = [
         Case("record 3 layers to RAM", record(three, "RAM"), moved=3 * entry, way="RAM"),
@@ -148,10 +150,10 @@ def main() -> None:
         ),
         *(
             Case(
-                f"transfer 3 layers from {tier}, {precision}", lambda store=store: (Transfer(store, few),),
-                moved=3 * entry / (1 + (precision == "int8")), way="RAM",
+                f"transfer 3 layers from {tier}, {quantization}", lambda store=store: (Transfer(store, few),),
+                moved=3 * entry / (1 + (quantization == "int8")), way="RAM",
             )
-            for (tier, precision), store in stores.items()
+            for (tier, quantization), store in stores.items()
         ),
         *(
             Case(
@@ -160,7 +162,7 @@ def main() -> None:
             )
             for n in (1, 2, 4)
         ),
-        Case("statistics of all layers, 1,024 random queries", lambda: (Observer(every, queries=min(1024, tokens)),)),
+        Case("statistics of all layers, 1,024 random queries", lambda: (MapObserver(every, queries=min(1024, tokens)),)),
     ]  # fmt: skip
     print(f"{device_name()}, {os.cpu_count()} cores; {frames} x {height} x {width} = {tokens:,} tokens, "
           f"{options.layers} layers, {options.steps} steps a run, {options.repeats} turns")  # fmt: skip

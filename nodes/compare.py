@@ -6,9 +6,9 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..vdit_core.outcome import done
-from ..vdit_core.recording.recorder import Selection
 from ..vdit_core.recording.store import AttentionStore
-from ..vdit_core.selection import Indices
+from ..vdit_core.recording.store.query import choose
+from ..vdit_core.selection import Indices, Selection
 from . import choices, images, progress, sockets
 from .outcomes import Telling
 
@@ -64,11 +64,10 @@ class CompareAttention(io.ComfyNode):
     ) -> io.NodeOutput:
         images.need_matplotlib()
         from ..vdit_core.maps import compare
-        from ..vdit_core.maps import observer as observe
 
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branches)
         others = [other for other in (second, baseline) if other is not None]
-        advance = progress.bar(len(observe.choose(first, selection)) * len(others))
+        advance = progress.bar(len(choose(first, selection)) * len(others))
         found = [
             compare.compare(
                 first,

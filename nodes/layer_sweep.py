@@ -29,7 +29,7 @@ from ..vdit_core.selection import Indices
 from ..vdit_core.sweep.checkpoint import SweepFolder, fingerprint
 from ..vdit_core.sweep.plan import AT_ONCE, MODES, Sweep, batches
 from ..vdit_core.sweep.run import missing, run
-from ..vdit_core.transfer import LiveTransfer, Where
+from ..vdit_core.transfer import LiveTransfer, TransferConfig
 from . import choices, images, sockets
 from .live_batch import batch
 from .outcomes import Telling
@@ -136,7 +136,7 @@ class LayerSweep(io.ComfyNode):
             _TARGET,
             layers,
             mode,
-            Where(steps=Indices(transfer_steps)),
+            TransferConfig(steps=Indices(transfer_steps)),
             settings | {"model": _mark(model)} | {name: _digest(value) for name, value in inputs.items()},
         )
         folder = SweepFolder(_place(sweep), sweep)

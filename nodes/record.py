@@ -8,10 +8,10 @@ from comfy_api.latest import io
 
 from ..vdit_core.hosts.comfy import attach, graph
 from ..vdit_core.outcome import Verdict
-from ..vdit_core.recording.quantization import PRECISIONS
-from ..vdit_core.recording.recorder import Recorder, Selection
+from ..vdit_core.recording.quantization import QUANTIZATIONS
+from ..vdit_core.recording.recorder import Recorder
 from ..vdit_core.recording.store.storage import TIERS
-from ..vdit_core.selection import Indices
+from ..vdit_core.selection import Indices, Selection
 from ..vdit_core.sinks.observer import SinkObserver
 from . import choices, room, sockets
 from .outcomes import Telling, forget_what_changed
@@ -38,9 +38,9 @@ class RecordAttention(io.ComfyNode):
                 choices.indices("steps", "which sampling steps to record"),
                 choices.branches("which prompts' attention to record"),
                 io.Combo.Input(
-                    "precision",
-                    options=list(PRECISIONS),
-                    default="exact",
+                    "quantization",
+                    options=list(QUANTIZATIONS),
+                    default="none",
                     tooltip="exact: as the model computes it. int8: about half the memory, nearly the same result.",
                 ),
                 io.Float.Input(
@@ -97,7 +97,7 @@ class RecordAttention(io.ComfyNode):
         layers: str,
         steps: str,
         branches: str,
-        precision: str,
+        quantization: str,
         memory_gb: float,
         heads: str,
         what: str = _WHAT[0],  # prompts of before these inputs do without
@@ -106,7 +106,7 @@ class RecordAttention(io.ComfyNode):
         selection = Selection(Indices(layers), Indices(heads), Indices(steps), branches)
         nothing = Selection(layers=Indices("none"), branches=branches)
         chosen = nothing if what == _WHAT[1] else selection
-        recorder = Recorder(chosen, precision, tier, room.granted(memory_gb), room.temporary())
+        recorder = Recorder(chosen, quantization, tier, room.granted(memory_gb), room.temporary())
         observer = None if what == _WHAT[0] else SinkObserver(selection)
         telling = Telling(cls.hidden.unique_id, "Record Attention")
         recording = Recording(recorder, observer, cls.hidden.unique_id, telling)

@@ -1,7 +1,7 @@
 """What the Sink Inspector's panel loads piece by piece: files in ComfyUI's temporary folder, read by byte ranges.
 
 layer-07.mass       uint8 [call][head][token], the mass of every key, coded (vdit_core/sinks/code.py)
-layer-07.strongest  of each [call][head] the strongest keys: int32 token, float32 mass, evenness, key norm, value norm
+layer-07.strongest  of each [call][head] the strongest keys: int32 token, float32 mass, participation, key norm, value norm
 frame-03.jpg        the decoded picture of a latent frame
 """
 
@@ -81,7 +81,7 @@ def write(record: SinkRecord, findings: Findings, video: Tensor | None) -> dict[
 def _strongest(found: Any) -> bytes:
     table = np.zeros((*found.tokens.shape, 5), np.float32)
     table[..., 0] = found.tokens.numpy().view(np.float32)
-    for n, name in enumerate(("mass", "evenness", "key_norm", "value_norm"), start=1):
+    for n, name in enumerate(("mass", "participation", "key_norm", "value_norm"), start=1):
         table[..., n] = getattr(found, name).numpy()
     return table.tobytes()
 

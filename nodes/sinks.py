@@ -13,7 +13,7 @@ from ..vdit_core.outcome import done
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.sinks.control import ACTIONS, SinkControl, Targets
 from ..vdit_core.sinks.describe import describe
-from ..vdit_core.sinks.detect import EVENNESS, RATIO, detect
+from ..vdit_core.sinks.detect import PARTICIPATION, RATIO, detect
 from ..vdit_core.sinks.observer import from_store
 from ..vdit_core.sinks.record import SinkRecord
 from . import images, progress, sink_pieces, sockets
@@ -45,7 +45,7 @@ class SinkInspector(io.ComfyNode):
                     tooltip="A sink's attention, at least so many times a key's uniform share.",
                 ),
                 io.Float.Input(
-                    "evenness", default=EVENNESS, min=0.0, max=1.0, step=0.05, advanced=True,
+                    "participation", default=PARTICIPATION, min=0.0, max=1.0, step=0.05, advanced=True,
                     tooltip="How evenly the queries look at a sink, at least. 1: all alike; near 0: a few only.",
                 ),
                 io.Int.Input(
@@ -72,7 +72,7 @@ class SinkInspector(io.ComfyNode):
         cls,
         record: SinkRecord | AttentionStore | None,
         ratio: float,
-        evenness: float,
+        participation: float,
         layer: int,
         head: int,
         frames: Tensor | None = None,
@@ -86,7 +86,7 @@ class SinkInspector(io.ComfyNode):
                 "queries and keys."
             )
         measured = _measured(record)
-        findings = detect(measured, ratio, evenness)
+        findings = detect(measured, ratio, participation)
         row, column = _chosen(findings, layer, head)
         ratios = measured.mean_ratios(findings.layers[row])[column]
         sinks = findings.of(findings.layers[row], findings.heads[column])

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..vdit_core.selection import LayerMask, SelectionError
-from ..vdit_core.sparse.config import IF_SLOWER, Settings
+from ..vdit_core.sparse.config import IF_SLOWER, SparseConfig
 from ..vdit_core.sparse.methods import METHODS
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.sparse_attention import SparseAttention
@@ -21,9 +21,9 @@ def where_inputs() -> list[io.Input]:
     """How maps are left out, and where they are not; percentages."""
     return [
         io.Combo.Input(
-            "method", options=list(METHODS), default="top blocks",
-            tooltip="top blocks: the blocks whose mean fits best, chosen at every call. mass: as many as hold a given "
-            "mass. window, radial: by place and time alone. exact share, exact mass: the strongest weights of every "
+            "method", options=list(METHODS), default="block top-k",
+            tooltip="block top-k: the blocks whose mean fits best, chosen at every call. mass: as many as hold a given "
+            "mass. window, radial: by place and time alone. exact top-k, exact top-p: the strongest weights of every "
             "query; slow, the ruler for the others.",
         ),
         io.String.Input(
@@ -66,11 +66,11 @@ def settings(
     if_slower: str,
     temperature: float = 1.0,
     profile: SparseProfile | None = None,
-) -> Settings:
-    """The node's inputs as `Settings`; its percentages become shares."""
-    return Settings(
+) -> SparseConfig:
+    """The node's inputs as `SparseConfig`; its percentages become shares."""
+    return SparseConfig(
         method=method,
-        keep=keep / 100,
+        density=keep / 100,
         profile=profile,
         dense_layers=LayerMask(dense_layers),
         dense_first=dense_first / 100,

@@ -95,10 +95,10 @@ class SparseReport(io.ComfyNode):
             method, 100, dense_layers, dense_first, dense_last, first_frame, minimum_tokens, if_slower
         )
         found = compare(videos.sample, videos.decode, settings, shares, profile, video_done)
-        shown = [trial.label for trial in found.trials if trial.keep == shares[0]]
+        shown = [video.label for video in found.videos if video.density == shares[0]]
         scale = math.ceil(_LABEL / found.clips["dense"].shape[-1])
         frames = side_by_side({name: found.clips[name] for name in ("dense", *shown)}, scale)
-        best = min(found.trials, key=lambda trial: trial.seconds)
+        best = min(found.videos, key=lambda video: video.seconds)
         text = f"{best.label}: {found.seconds / best.seconds:.1f}x as fast as dense, {best.quality.psnr:.0f} dB"
         ui = telling.tell(outcome.done(text).but(*found.why_dense()), made.layers)
         shown = images.as_image(*frames), images.as_image(pareto(found))

@@ -14,9 +14,9 @@ from ..vdit_core import outcome
 from ..vdit_core.hosts.comfy import signature
 from ..vdit_core.selection import Indices
 from ..vdit_core.sparse.ablation import measure
-from ..vdit_core.sparse.calibration import Sensitivity, profile
-from ..vdit_core.sparse.config import Settings
-from ..vdit_core.sparse.methods import BY_MASS, METHODS
+from ..vdit_core.sparse.calibration import Calibration, profile
+from ..vdit_core.sparse.config import SparseConfig
+from ..vdit_core.sparse.methods import METHODS, TOP_P
 from ..vdit_core.sparse.sparse_attention import SparseAttention
 from . import images, progress, sockets
 from .outcomes import Telling
@@ -41,7 +41,7 @@ class SparsityProfile(io.ComfyNode):
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
                 *sampling_inputs(),
                 io.Combo.Input(
-                    "method", options=[name for name in METHODS if name not in BY_MASS], default="top blocks",
+                    "method", options=[name for name in METHODS if name not in TOP_P], default="block top-k",
                     tooltip="What Sparse Attention will use; each method needs a profile of its own.",
                 ),
                 io.Float.Input(
@@ -84,7 +84,7 @@ class SparsityProfile(io.ComfyNode):
         videos, telling = Sampling(model, **sampling), Telling(cls.hidden.unique_id, "Sparsity Profile")
         made = signature(model)
         steps = Indices(f"0-{videos.steps - 1}/{max(1, videos.steps // _STEPS)}")
-        observer = Sensitivity(method, steps, on_call=progress.stop_if_asked)
+        observer = Calibration(method, steps, on_call=progress.stop_if_asked)
         videos.sample(observer)
         local, found = observer.found, None
         if measure == _VIDEOS:
@@ -104,12 +104,12 @@ def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: in
     """The end-to-end measurement; each batch samples the dense video anew."""
     done, total = 0, model.layers + 5
 
-    def sample(keeps: Sequence[np.ndarray]) -> Tensor:
+    def sample(densities: Sequence[np.ndarray]) -> Tensor:
         nonlocal done
-        settings = Settings(method, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
+        settings = SparseConfig(method, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
         clips: list[Tensor] = []
-        for start in range(1, len(keeps), at_once - 1):
-            tables = [keeps[0], *keeps[start : start + at_once - 1]]
+        for start in range(1, len(densities), at_once - 1):
+            tables = [densities[0], *densities[start : start + at_once - 1]]
             editor = SparseAttention(settings, [torch.from_numpy(table) for table in tables])
             latents = videos.sample(editor, len(tables))
             clips += [videos.decode(one) for one in latents[0 if not clips else 1 :].split(1)]

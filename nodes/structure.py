@@ -8,9 +8,9 @@ import comfy.model_management
 from comfy_api.latest import io
 
 from ..vdit_core.outcome import done
-from ..vdit_core.recording.recorder import Selection
 from ..vdit_core.recording.store import AttentionStore
-from ..vdit_core.selection import Indices
+from ..vdit_core.recording.store.query import choose
+from ..vdit_core.selection import Indices, Selection
 from . import choices, images, progress, sockets
 from .outcomes import Telling
 
@@ -100,7 +100,6 @@ class AttentionStructure(io.ComfyNode):
         columns: str,
     ) -> io.NodeOutput:
         images.need_matplotlib()
-        from ..vdit_core.maps import observer as observe
         from ..vdit_core.maps import structure, summary
 
         grid, device = store.header.grid, comfy.model_management.get_torch_device()
@@ -117,7 +116,7 @@ class AttentionStructure(io.ComfyNode):
             chosen[queries],
             pooled,
             device,
-            on_call=progress.bar(len(observe.choose(store, selection))),
+            on_call=progress.bar(len(choose(store, selection))),
             on_chunk=progress.stop_if_asked,
         )
         figures = summary.summary(found.observed)

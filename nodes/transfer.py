@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.selection import Indices, LayerMask
-from ..vdit_core.transfer import LiveTransfer, Transfer, Where
+from ..vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 from . import choices, sockets
 from .live_batch import batch, other_inputs
 from .outcomes import Telling, TellingNode, attach_and_tell
@@ -39,8 +39,8 @@ def _where_inputs() -> list[io.Input]:
     ]
 
 
-def _where(mask: LayerMask | None, steps: str, strength: float, branches: str, heads: str) -> Where:
-    return Where((mask or LayerMask()).scaled(strength), Indices(heads), Indices(steps), branches)
+def _where(mask: LayerMask | None, steps: str, strength: float, branches: str, heads: str) -> TransferConfig:
+    return TransferConfig((mask or LayerMask()).scaled(strength), Indices(heads), Indices(steps), branches)
 
 
 class _TransferNode(TellingNode):

@@ -14,12 +14,12 @@ from kornia.metrics import ssim as ssim_map
 from torch import Tensor
 
 #: Equal clips have no finite PSNR, and JSON no infinity: dB.
-MOST_PSNR = 100.0
+MAX_PSNR = 100.0
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a clip is to another: psnr in dB, at most `MOST_PSNR`; ssim; flip, nan without flip-evaluator."""
+    """How near a clip is to another: psnr in dB, at most `MAX_PSNR`; ssim; flip, nan without flip-evaluator."""
 
     psnr: float
     ssim: float
@@ -32,7 +32,7 @@ class Quality:
 def quality(reference: Tensor, clip: Tensor) -> Quality:
     """Of one clip against one reference, (1, 3, frames, height, width) both."""
     return Quality(
-        psnr=min(float(psnr(reference, clip)), MOST_PSNR),
+        psnr=min(float(psnr(reference, clip)), MAX_PSNR),
         ssim=float(ssim(reference, clip)),
         flip=float(flip(reference, clip)) if find_spec("flip_evaluator") else math.nan,
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from .call import Run, Site
 from .errors import VDiTError
 
 _THIRDS = ("early", "middle", "late")
@@ -189,3 +190,44 @@ class LayerMask:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which calls to look at: layers, heads and steps in this grammar, and branches ("all" or one's name)."""
+
+    layers: Indices = field(default_factory=Indices)
+    heads: Indices = field(default_factory=Indices)
+    steps: Indices = field(default_factory=Indices)
+    branches: str = "all"
+
+    def resolve(self, run: Run) -> ResolvedSelection:
+        """The calls of a run that are meant.
+
+        Raises:
+            SelectionError: if a layer, head or step is out of range, or a branch is not in the run.
+        """
+        return ResolvedSelection(
+            layers=frozenset(self.layers.resolve(run.model.layers, "layer")),
+            heads=self.heads.resolve(run.model.heads, "head"),
+            steps=frozenset(self.steps.resolve(run.steps, "step")),
+            branches=choose_branches(self.branches, run.branches),
+        )
+
+
+@dataclass(frozen=True)
+class ResolvedSelection:
+    """A `Selection`, resolved for one run."""
+
+    layers: frozenset[int]
+    heads: tuple[int, ...]
+    steps: frozenset[int]
+    branches: tuple[str, ...]
+
+    def take(self, site: Site) -> bool:
+        return site.layer in self.layers and site.step in self.steps and bool(self.heads) and bool(self.rows(site))
+
+    def rows(self, site: Site) -> dict[str, list[int]]:
+        """The rows of a call's batch, by chosen branch."""
+        found = {branch: [i for i, row in enumerate(site.rows) if row.branch == branch] for branch in self.branches}
+        return {branch: rows for branch, rows in found.items() if rows}

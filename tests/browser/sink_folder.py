@@ -84,7 +84,7 @@ def _blobs(grid: tuple[int, int, int]) -> np.ndarray:
 
 
 def _strongest(codes: np.ndarray, order: np.ndarray, tokens: int) -> np.ndarray:
-    """Of each head, (heads, count, 5) float32: token (its bits), mass, evenness, key norm, value norm."""
+    """Of each head, (heads, count, 5) float32: token (its bits), mass, participation, key norm, value norm."""
     table = np.zeros((*order.shape, 5), np.float32)
     table[..., 0] = order.astype(np.int32).view(np.float32)
     table[..., 1] = 2.0 ** ((np.take_along_axis(codes, order, 1).astype(float) - UNIFORM) / PER_DOUBLING) / tokens

@@ -19,7 +19,7 @@ from comfy.ldm.wan import model as wan
 from pack.vdit_core.outcome import Level
 from pack.vdit_core.record import Recorder
 from pack.vdit_core.selection import LayerMask
-from pack.vdit_core.transfer import Transfer, Where
+from pack.vdit_core.transfer import Transfer, TransferConfig
 
 MODEL = shallow()
 NETWORK = MODEL.model.diffusion_model
@@ -174,7 +174,7 @@ def check_what_is_not_wanted_is_not_missed():
     """Other layers than those that a transfer is for."""
     recorder = Recorder()
     sample(host.attach(MODEL, recorder), **SHORT)
-    outcomes, transfer = [], Transfer(recorder.take(), Where(LayerMask("0")))
+    outcomes, transfer = [], Transfer(recorder.take(), TransferConfig(LayerMask("0")))
     sample(host.attach(patched("self_attn.forward", own_attention, range(1, 4)), transfer, outcomes.append), **SHORT)
     verdict = outcomes[0].verdict(lambda: transfer.report.verdict())
     assert verdict.level is Level.DONE, verdict

@@ -46,7 +46,7 @@ def record(model: list, **changes: Any) -> dict[str, Any]:
         "layers": "all",
         "steps": "all",
         "branches": "all",
-        "precision": "exact",
+        "quantization": "none",
         "memory_gb": 4,
         "heads": "all",
         "what": "queries and keys",
@@ -133,7 +133,7 @@ def stock(prompt: str = "target", seed: int = 7, steps: int = 3, **changes: Any)
 def sparse(model: list, **changes: Any) -> dict[str, Any]:
     """Sparse Attention that acts everywhere, fast or not."""
     settings = {
-        "keep": 30.0, "method": "exact share", "dense_layers": "none", "dense_first": 0.0, "dense_last": 0.0,
+        "keep": 30.0, "method": "exact top-k", "dense_layers": "none", "dense_first": 0.0, "dense_last": 0.0,
         "first_frame": False, "minimum_tokens": 0, "if_slower": "sparse", "temperature": 1.0,
     }  # fmt: skip
     return node("VDiT_SparseAttention", model=model, **settings | changes)
@@ -158,7 +158,7 @@ def itself(seed: int = 7, steps: int = 3) -> dict[str, Any]:
 
 
 def sparsity_profile(steps: int = 3, **changes: Any) -> dict[str, Any]:
-    settings = {"method": "exact share", "keep": 30.0, "measure": "one run", "videos_per_batch": 0}
+    settings = {"method": "exact top-k", "keep": 30.0, "measure": "one run", "videos_per_batch": 0}
     return node("VDiT_SparsityProfile", **itself(steps=steps), **settings | changes)
 
 
@@ -167,7 +167,7 @@ def sinks(steps: int = 3, ratio: float = 16.0, **changes: Any) -> Graph:
     return demo() | recorded("measured", "source", steps=steps, what="statistics", **changes) | {
         "decode": node("VAEDecode", samples=["measured", 1], vae=["demo", 2]),
         "inspect": node(
-            "VDiT_SinkInspector", record=["measured", 2], frames=["decode", 0], ratio=ratio, evenness=0.25, layer=-1,
+            "VDiT_SinkInspector", record=["measured", 2], frames=["decode", 0], ratio=ratio, participation=0.25, layer=-1,
             head=-1,
         ),
         "say": node("PreviewAny", source=["inspect", 4]),
@@ -197,7 +197,7 @@ def edited(editor: str, between: dict[str, Any] | None = None, seed: int = 7, st
         graph = demo() | {editor: sparse(["demo", 0])}
     else:
         graph = sinks(steps=steps, seed=seed, ratio=1.5)
-        graph["inspect"]["inputs"]["evenness"] = 0.0
+        graph["inspect"]["inputs"]["participation"] = 0.0
         graph[editor] = node(
             "VDiT_SinkControl", model=["demo", 0], sinks=["inspect", 0], action="mask", of="the sinks", cap=1.0,
             random_seed=0,

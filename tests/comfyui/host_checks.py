@@ -22,7 +22,7 @@ from comfy.patcher_extension import WrappersMP
 from pack.vdit_core.call import Interceptor
 from pack.vdit_core.record import Recorder, Selection
 from pack.vdit_core.selection import Indices, LayerMask
-from pack.vdit_core.transfer import LiveTransfer, Transfer, Where
+from pack.vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
 
 def check_observing_changes_no_bit():
@@ -217,9 +217,9 @@ def check_what_is_idle_is_not_in_the_way_of_areas():
     model = MODEL
     for idle in (
         Recorder(Selection(layers=Indices("none"))),
-        Transfer(recorder.store, Where(LayerMask("all:0"))),
-        Transfer(recorder.store, Where(steps=Indices("none"))),
-        Transfer(recorder.store, Where(heads=Indices("none"))),
+        Transfer(recorder.store, TransferConfig(LayerMask("all:0"))),
+        Transfer(recorder.store, TransferConfig(steps=Indices("none"))),
+        Transfer(recorder.store, TransferConfig(heads=Indices("none"))),
     ):
         model = host.attach(model, idle)
     assert torch.equal(sample(model, positive=both), sample(MODEL, positive=both))

@@ -9,7 +9,7 @@ from aftermath import BASE
 # isort: split
 from pack.vdit_core.record import Recorder
 from pack.vdit_core.selection import LayerMask
-from pack.vdit_core.transfer import Transfer, Where
+from pack.vdit_core.transfer import Transfer, TransferConfig
 
 
 def on_disk() -> Recorder:
@@ -17,4 +17,4 @@ def on_disk() -> Recorder:
 
 
 def in_layers(store: Any, layers: str, branches: str = "all") -> Transfer:
-    return Transfer(store, Where(LayerMask(layers), branches=branches))
+    return Transfer(store, TransferConfig(LayerMask(layers), branches=branches))

@@ -25,7 +25,7 @@ from pack.vdit_core.record import Recorder, Selection
 from pack.vdit_core.selection import Indices, LayerMask
 from pack.vdit_core.sparse.profile import SparseProfile
 from pack.vdit_core.store import AttentionStore, StoreFileError
-from pack.vdit_core.transfer import Transfer, Where
+from pack.vdit_core.transfer import Transfer, TransferConfig
 
 RUN: dict[str, Any] = {"size": SMALL, "steps": 1, "cfg": 1.0}
 
@@ -50,7 +50,7 @@ def recording() -> AttentionStore:
 
 
 def profile() -> SparseProfile:
-    return SparseProfile(ModelSignature(1, 1, 8), "exact share", 0.5, (0.5,), (((0.1,),),), (((1.0,),),))
+    return SparseProfile(ModelSignature(1, 1, 8), "exact top-k", 0.5, (0.5,), (((0.1,),),), (((1.0,),),))
 
 
 class Recordings:
@@ -303,7 +303,7 @@ def check_a_file_replaced_after_it_was_loaded(change, message):
         path = base / "output" / "attention" / "car_00001_.safetensors"
         before = store_files.LoadAttentionStore.fingerprint_inputs(file=name)
         store = Recordings.open(name)
-        where = Where(LayerMask("0"))
+        where = TransferConfig(LayerMask("0"))
         right = sample(host.attach(MODEL, Transfer(store, where)), **RUN)
         assert (right - sample(MODEL, **RUN)).abs().max() < 1e-4
         change(path)

@@ -18,9 +18,9 @@ import torch
 from comfy.ldm.wan import model as wan
 from pack.vdit_core.record import Recorder, Selection
 from pack.vdit_core.selection import Indices, LayerMask
-from pack.vdit_core.sparse.settings import Settings
+from pack.vdit_core.sparse.config import SparseConfig
 from pack.vdit_core.sparse.sparse_attention import SparseAttention
-from pack.vdit_core.transfer import Transfer, Where
+from pack.vdit_core.transfer import Transfer, TransferConfig
 
 MODEL = shallow()
 BLOCKS = MODEL.model.diffusion_model.blocks
@@ -114,8 +114,8 @@ def idle_ones() -> dict:
     sample(host.attach(MODEL, recorder), **SHORT)
     return {
         "a recorder of nothing": Recorder(Selection(layers=Indices("none"))),
-        "a transfer at strength 0": Transfer(recorder.store, Where(LayerMask("all:0"))),
-        "sparse attention that keeps all": SparseAttention(Settings("exact share", 1.0, minimum_tokens=0)),
+        "a transfer at strength 0": Transfer(recorder.store, TransferConfig(LayerMask("all:0"))),
+        "sparse attention that keeps all": SparseAttention(SparseConfig("exact top-k", 1.0, minimum_tokens=0)),
     }
 
 

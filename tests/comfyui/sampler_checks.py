@@ -14,7 +14,7 @@ import comfy.samplers
 import torch
 from pack.vdit_core.record import Recorder, Selection
 from pack.vdit_core.selection import Indices, LayerMask
-from pack.vdit_core.transfer import LiveTransfer, Transfer, Where
+from pack.vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
 
 def scheduled(start=0.0, end=1.0, prompt=SOURCE):
@@ -30,7 +30,7 @@ def check_scheduled_prompts():
         options |= {"steps": 8, "size": SMALL}
         recorder = Recorder(Selection(layers=Indices("0-2")))
         source = sample(host.attach(MODEL, recorder), **options)
-        transfer = Transfer(recorder.store, Where(LayerMask("0-2")))
+        transfer = Transfer(recorder.store, TransferConfig(LayerMask("0-2")))
         again = sample(host.attach(MODEL, transfer), **options)
         torch.testing.assert_close(again, source, rtol=0, atol=1e-4)
         assert transfer.report.replaced == transfer.report.expected == len(recorder.store), transfer.report
@@ -66,7 +66,7 @@ def check_guiders_that_leave_prompts_out():
         recorder = Recorder(Selection(layers=Indices("0")))
         source = run(make(host.attach(MODEL, recorder), *settings))
         assert len(recorder.store.branches) == branches, (make.__name__, settings, recorder.store.branches)
-        transfer = Transfer(recorder.store, Where(LayerMask("0")))
+        transfer = Transfer(recorder.store, TransferConfig(LayerMask("0")))
         torch.testing.assert_close(run(make(host.attach(MODEL, transfer), *settings)), source, rtol=0, atol=1e-4)
         assert transfer.report.replaced == transfer.report.expected == branches * STEPS, transfer.report
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
 from pack.vdit_core.record import Recorder
 from pack.vdit_core.selection import Indices
-from pack.vdit_core.transfer import Transfer, Where
+from pack.vdit_core.transfer import Transfer, TransferConfig
 
 
 def override(function):
@@ -175,7 +175,7 @@ def check_a_tenant_is_left_what_it_does(tenant, order):
     recorder = Recorder()
     assert torch.equal(sample(order(tenant, lambda model: host.attach(model, recorder)), **SHORT | steps), alone)
     computed = sorted({recorder.store.header.sigmas.index(e.sigma) for e in recorder.store.evaluations})
-    transfer = Transfer(recorder.store, Where(steps=Indices(",".join(map(str, computed)))))
+    transfer = Transfer(recorder.store, TransferConfig(steps=Indices(",".join(map(str, computed)))))
     again = sample(order(tenant, lambda model: host.attach(model, transfer)), **SHORT | steps)
     torch.testing.assert_close(again, alone, rtol=0, atol=1e-4 * float(alone.abs().max()))
     assert transfer.report.replaced == transfer.report.expected == 8 * len(computed), transfer.report

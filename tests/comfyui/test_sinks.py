@@ -119,7 +119,7 @@ def test_a_recording_of_queries_and_keys_serves_too(server):
     graph = graphs.sinks()
     graph["record measured"]["inputs"]["what"] = "both"
     graph["again"] = graphs.node(
-        "VDiT_SinkInspector", record=["measured", 0], ratio=16.0, evenness=0.25, layer=3, head=1
+        "VDiT_SinkInspector", record=["measured", 0], ratio=16.0, participation=0.25, layer=3, head=1
     )
     graph["say again"] = graphs.node("PreviewAny", source=["again", 5])
     result = server.run(graph)

@@ -11,7 +11,7 @@ from comfyui import graphs
 from comfyui.server import PromptFailed, Result
 from PIL import Image
 
-METHODS = ("top blocks", "mass", "window", "radial", "exact share", "exact mass")
+METHODS = ("block top-k", "block top-p", "window", "radial", "exact top-k", "exact top-p")
 
 
 def said(result: Result, node: str) -> str:
@@ -33,7 +33,7 @@ def stock(server) -> torch.Tensor:
         {"dense_layers": "all"},
         {"dense_first": 100.0},
         {"minimum_tokens": 4096},
-        {"method": "top blocks", "keep": 100.0},
+        {"method": "block top-k", "keep": 100.0},
     ],
     ids=str,
 )
@@ -53,7 +53,7 @@ def test_every_method_leaves_parts_out_and_says_so(server, stock, method):
 
 
 def test_slower_runs_dense_and_says_so(server, stock):
-    result = server.run(graphs.sparsely(method="exact share", if_slower="dense"))
+    result = server.run(graphs.sparsely(method="exact top-k", if_slower="dense"))
     assert torch.equal(result.latents["save"], stock)
     assert "dense: exact masking would take" in result.reports()["sparse"]
 
@@ -74,11 +74,11 @@ def test_a_profile_is_measured_saved_loaded_and_pays(server, stock):
     reports = result.reports()
     assert re.match(r"layer \d gets \d+%, layer \d \d+%", reports["profile"])
     assert reports["keep"].startswith("saved demo_")
-    assert reports["load"] == "loaded exact share, 9 layers"
+    assert reports["load"] == "loaded exact top-k, 9 layers"
     (file,) = (server.base / "output" / "attention").glob("demo_*.json")
     assert json.loads(file.read_text())["measured"]["steps"] == 3
     text = said(result, "say")
-    assert text.startswith("Method exact share, 30% of the maps on average.")
+    assert text.startswith("Method exact top-k, 30% of the maps on average.")
     assert len(re.findall(r"^\| \d \|", text, re.MULTILINE)) == 9
     (picture,) = (server.base / "output" / "sparsity").glob("figure_*.png")
     with Image.open(picture) as shown:
@@ -124,9 +124,14 @@ def test_the_report_compares_dense_uniform_and_profile(server):
     }
     graph["empty"]["inputs"] |= {"width": 64, "height": 64, "length": 9}
     result = server.run(graph)
-    trials = json.loads(said(result, "figures"))["trials"]
-    assert [(one["keep"], one["profiled"]) for one in trials] == [(0.4, False), (0.4, True), (0.2, False), (0.2, True)]
-    assert all(one["density"] == pytest.approx(one["keep"], abs=0.03) for one in trials)
+    videos = json.loads(said(result, "figures"))["videos"]
+    assert [(one["density"], one["profiled"]) for one in videos] == [
+        (0.4, False),
+        (0.4, True),
+        (0.2, False),
+        (0.2, True),
+    ]
+    assert all(one["computed"] == pytest.approx(one["density"], abs=0.03) for one in videos)
     assert len(said(result, "table").splitlines()) == 2 + 1 + 4
     frames = list((server.base / "output" / "report").glob("frames_*.png"))
     assert len(frames) == 9
@@ -150,7 +155,7 @@ def test_what_cannot_be_meant_is_named(server, changes, message):
 
 def test_a_profile_for_another_method_is_refused_before_sampling(server):
     graph = graphs.sparsely(method="window", profile=["profile", 0]) | {"profile": graphs.sparsity_profile()}
-    with pytest.raises(PromptFailed, match="measured for the method 'exact share', not 'window'"):
+    with pytest.raises(PromptFailed, match="measured for the method 'exact top-k', not 'window'"):
         server.run(graph)
 
 

@@ -24,8 +24,8 @@ def small(graph: graphs.Graph) -> graphs.Graph:
     return graph
 
 
-def transfer(seed: int, tier: str = "disk", precision: str = "exact", **changes) -> graphs.Graph:
-    return small(graphs.transfer(seed, recording={"tier": tier, "precision": precision}, **changes))
+def transfer(seed: int, tier: str = "disk", quantization: str = "none", **changes) -> graphs.Graph:
+    return small(graphs.transfer(seed, recording={"tier": tier, "quantization": quantization}, **changes))
 
 
 def recordings(server: Server) -> dict[Path, list[Path]]:
@@ -71,7 +71,7 @@ AFTER = {
     "another strength": (lambda: transfer(41, strength=0.5), {"transfer", "sample target"}, (1, 1)),
     "another branch": (lambda: transfer(41, branches="cond"), {"transfer", "sample target"}, (1, 1)),
     "another seed": (lambda: transfer(42), {"sample source", "finish", "transfer", "sample target"}, (1, 2)),
-    "another precision": (lambda: transfer(41, precision="int8"), {"record", "sample source", "finish"}, (1, 2)),
+    "another quantization": (lambda: transfer(41, quantization="int8"), {"record", "sample source", "finish"}, (1, 2)),
     "another tier": (lambda: transfer(41, tier="RAM"), {"record", "sample source", "finish"}, (0, 1)),
     "without the recording": (lambda: small(graphs.stock(seed=41)), {"sample"}, (0, 1)),
 }
@@ -97,8 +97,8 @@ def test_files_live_as_long_as_the_cache_holds_the_store(undisturbed, name):
 
 @pytest.mark.parametrize("tier", ["GPU", "disk"])
 def test_int8_is_the_same_in_every_tier(undisturbed, tier):
-    wanted = undisturbed.run(transfer(43, tier="RAM", precision="int8")).latents["save target"]
-    assert torch.equal(undisturbed.run(transfer(43, tier=tier, precision="int8")).latents["save target"], wanted)
+    wanted = undisturbed.run(transfer(43, tier="RAM", quantization="int8")).latents["save target"]
+    assert torch.equal(undisturbed.run(transfer(43, tier=tier, quantization="int8")).latents["save target"], wanted)
 
 
 @pytest.mark.parametrize("tiers", [("disk", "disk"), ("disk", "RAM"), ("RAM", "disk")], ids="-".join)

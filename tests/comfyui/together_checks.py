@@ -32,7 +32,7 @@ RECORDERS = {
     "two on disk": lambda: (on_disk(), on_disk()),
     "of other layers": lambda: (of("0-2"), of("1-3")),
     "of nothing and all": lambda: (of("none"), Recorder()),
-    "exact and int8": lambda: (Recorder(), Recorder(precision="int8")),
+    "exact and int8": lambda: (Recorder(), Recorder(quantization="int8")),
     "four": lambda: tuple(of(str(layer)) for layer in range(4)),
 }
 
@@ -49,7 +49,7 @@ def check_recorders_on_one_model(make):
     for recorder in recorders:
         for key in recorder.store._keys:
             q, k = recorder.store.get(key, torch.device("cpu"), torch.float32)
-            near = {"rtol": 0, "atol": 0.0 if recorder.precision == "exact" else 0.1}
+            near = {"rtol": 0, "atol": 0.0 if recorder.quantization == "none" else 0.1}
             torch.testing.assert_close((q, k), single.store.get(key, torch.device("cpu"), torch.float32), **near)
 
 

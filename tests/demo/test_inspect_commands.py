@@ -10,8 +10,8 @@ from PIL import Image
 
 from vdit_core.cli import main
 from vdit_core.hosts.diffusers import attach
-from vdit_core.recording.recorder import Recorder, Selection
-from vdit_core.selection import Indices
+from vdit_core.recording.recorder import Recorder
+from vdit_core.selection import Indices, Selection
 
 CAR, RED = "A car is driving on the highway", "A red car is driving on the highway"
 

@@ -11,8 +11,8 @@ from PIL import Image
 from vdit_core import cli
 from vdit_core.demo.sinks import PLANTED
 from vdit_core.hosts.diffusers import attach
-from vdit_core.recording.recorder import Recorder, Selection
-from vdit_core.selection import Indices
+from vdit_core.recording.recorder import Recorder
+from vdit_core.selection import Indices, Selection
 from vdit_core.sinks import control
 
 STEPS = "4"

@@ -36,7 +36,7 @@ def test_a_few_heads_need_nearly_all_of_their_map(measured):
 
 
 def test_at_equal_mean_density_the_profile_beats_the_uniform_setting(measured):
-    uniform, profiled = json.loads((measured / "report.json").read_text())["trials"]
+    uniform, profiled = json.loads((measured / "report.json").read_text())["videos"]
     assert uniform["density"] == pytest.approx(0.3, abs=0.01)
     assert profiled["density"] == pytest.approx(0.3, abs=0.01)
     assert profiled["psnr"] > uniform["psnr"] + 3
@@ -54,7 +54,7 @@ def test_pictures_and_a_video_are_written(measured):
     [
         (["--keep", "0"], "0.0 is not a percentage"),
         (["--keeps", "30,130"], "130 is not a percentage"),
-        (["--method", "mass", "--local-only"], "'mass' is not measured"),
+        (["--method", "block top-p", "--local-only"], "'block top-p' is not measured"),
         (["report", "--profile", "none.json"], "There is no sparsity profile at none.json"),
     ],
 )

@@ -7,12 +7,12 @@ from collections import Counter
 import pytest
 
 from vdit_core.hosts.diffusers import attach
-from vdit_core.maps import observer as observe
 from vdit_core.maps import statistics, structure, summary
-from vdit_core.maps.observer import Observer, from_store
+from vdit_core.maps.observer import MapObserver, from_store
 from vdit_core.maps.wanted import Wanted
-from vdit_core.recording.recorder import Recorder, Selection
-from vdit_core.selection import Indices
+from vdit_core.recording.recorder import Recorder
+from vdit_core.recording.store.query import queries_and_keys
+from vdit_core.selection import Indices, Selection
 
 FIGURES = ("received", "largest", "entropy", "frames", "temporal", "spatial", "top", "pooled")
 
@@ -21,7 +21,10 @@ FIGURES = ("received", "largest", "entropy", "frames", "temporal", "spatial", "t
 def recorded(demo_model):
     """A recording of three steps, and what an observer saw of the same run."""
     selection = Selection(steps=Indices("0-5/2"))
-    recorder, observer = Recorder(selection), Observer(selection, Wanted(pooled=4, top_queries=demo_model.grid.tokens))
+    recorder, observer = (
+        Recorder(selection),
+        MapObserver(selection, Wanted(pooled=4, top_queries=demo_model.grid.tokens)),
+    )
     with attach(demo_model.pipe, recorder, observer):
         demo_model.sample(["A car is driving on the highway"], [1], steps=6)
     return recorder.store, observer.observed
@@ -43,7 +46,7 @@ def test_sampled_figures_lie_within_three_standard_errors(recorded, queries):
     within, total = Counter(), Counter()
     wanted = Wanted(pooled=queries // 32)  # as many rows as a sampled map has
     for n, (key, exact) in enumerate(from_store(store, wanted=wanted).calls.items()):
-        q, k = observe.queries_and_keys(store, key, (0, 1), "cpu")
+        q, k = queries_and_keys(store, key, (0, 1), "cpu")
         for seed in range(6 * n, 6 * n + 6):
             sampled = statistics.map_statistics(q, k, store.header.grid, wanted, queries, seed)
             for name in FIGURES:

@@ -23,7 +23,7 @@ from vdit_core.selection import LayerMask
 from vdit_core.sweep.checkpoint import SweepFolder
 from vdit_core.sweep.run import run, together
 from vdit_core.sweep.scores import LIKENESS, measure
-from vdit_core.transfer import LiveTransfer, Where
+from vdit_core.transfer import LiveTransfer, TransferConfig
 
 SOURCE = "A car is driving on the highway"
 TARGET = "A red car is driving on the highway"
@@ -54,7 +54,7 @@ def test_each_row_is_the_target_under_its_mask(demo_model, plan, latents):
     expected = demo_model.sample([SOURCE, TARGET], [3, 3], steps=2)
     torch.testing.assert_close(latents[:2], expected, rtol=1e-3, atol=1e-3)
     for layer in (0, 4, 8):
-        row = alone([SOURCE, TARGET], LiveTransfer(Where(LayerMask(str(layer)))))[1]
+        row = alone([SOURCE, TARGET], LiveTransfer(TransferConfig(LayerMask(str(layer)))))[1]
         torch.testing.assert_close(latents[2 + layer], row, rtol=1e-3, atol=1e-3)
     assert all((row - latents[1]).abs().max() > 0.01 for row in latents[2:])
 

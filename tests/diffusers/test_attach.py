@@ -13,10 +13,10 @@ from vdit_core.call import AttentionCall, Interceptor, ModelSignature, TokenGrid
 from vdit_core.demo.world import FRAMES, SIZE
 from vdit_core.hosts.diffusers import attach
 from vdit_core.recording.budget import Room
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, Key
-from vdit_core.selection import Indices, LayerMask
-from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
+from vdit_core.selection import Indices, LayerMask, Selection
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig, TransferError
 
 SOURCE = "A car is driving on the highway"
 TARGET = "A red car is driving on the highway"
@@ -43,7 +43,7 @@ def transferred(demo_model, transfer, *behind, **options):
 
 
 def test_observing_changes_no_bit(demo_model, stock):
-    for interceptors in ((), (Interceptor(),), (Recorder(), Recorder(precision="int8"))):
+    for interceptors in ((), (Interceptor(),), (Recorder(), Recorder(quantization="int8"))):
         with attach(demo_model.pipe, *interceptors):
             latents = demo_model.sample([SOURCE], [7], steps=STEPS)
         assert torch.equal(latents, stock[0])
@@ -56,7 +56,10 @@ def test_a_run_transferred_into_itself_is_itself(demo_model, stock, store):
     assert torch.equal(latents, stock[0])
 
 
-@pytest.mark.parametrize("where", [Where(LayerMask("all:0")), Where(LayerMask("none")), Where(steps=Indices("none"))])
+@pytest.mark.parametrize(
+    "where",
+    [TransferConfig(LayerMask("all:0")), TransferConfig(LayerMask("none")), TransferConfig(steps=Indices("none"))],
+)
 def test_strength_zero_and_empty_selections_change_no_bit(demo_model, stock, store, where):
     assert torch.equal(transferred(demo_model, Transfer(store, where)), stock[1])
 
@@ -75,7 +78,7 @@ def test_int8_moves_the_transferred_output_by_less_than_a_hundredth(demo_model, 
             self.whole += float(exact.square().sum())
             return found
 
-    recorder, compare = Recorder(precision="int8"), Compare()
+    recorder, compare = Recorder(quantization="int8"), Compare()
     with attach(demo_model.pipe, recorder):
         demo_model.sample([SOURCE], [7], steps=STEPS)
     transferred(demo_model, Transfer(recorder.store), compare)
@@ -145,11 +148,11 @@ def test_live_equals_stored(demo_model, store):
 @pytest.mark.parametrize(
     ("where", "masks", "rows"),
     [
-        (Where(), None, 1),
-        (Where(LayerMask("all:0.5")), None, 3),
-        (Where(heads=Indices("1")), None, 3),
-        (Where(), ("all", "none"), 2),
-        (Where(), ("none", "all"), 2),
+        (TransferConfig(), None, 1),
+        (TransferConfig(LayerMask("all:0.5")), None, 3),
+        (TransferConfig(heads=Indices("1")), None, 3),
+        (TransferConfig(), ("all", "none"), 2),
+        (TransferConfig(), ("none", "all"), 2),
     ],
 )
 def test_queries_and_keys_that_nobody_uses_are_not_computed(demo_model, where, masks, rows):
@@ -283,7 +286,7 @@ def test_other_schedulers_transfer_into_themselves_exactly(demo_model, monkeypat
     recorder = Recorder(Selection(Indices("2-4")), room=Room(3 * 4 * 2 * 2 * 320 * 256 * 4 * evaluations))
     with attach(demo_model.pipe, recorder):
         wanted = demo_model.sample([SOURCE], [3], steps=4)
-    transfer = Transfer(recorder.store, Where(LayerMask("2-4")))
+    transfer = Transfer(recorder.store, TransferConfig(LayerMask("2-4")))
     with attach(demo_model.pipe, transfer):
         again = demo_model.sample([SOURCE], [3], steps=4)
     assert torch.equal(again, wanted)

@@ -11,8 +11,8 @@ import pytest
 
 from vdit_core.call import Interceptor
 from vdit_core.hosts.diffusers import attach
-from vdit_core.recording.recorder import Recorder, Selection
-from vdit_core.selection import Indices
+from vdit_core.recording.recorder import Recorder
+from vdit_core.selection import Indices, Selection
 from vdit_core.transfer import LiveTransfer, Transfer
 
 PROMPT, STEPS = "A car is driving on the highway", 2

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from vdit_core.recording import quantization as precision
+from vdit_core.recording import quantization as quantization
 from vdit_core.recording.store.reader import StoreReader
 from vdit_core.recording.store.writer import StoreWriter
 
 #: What may give new memory, or needs some inside. Only calls from the pack's own code count.
 POINTS: list[tuple[Any, str]] = [(torch, name) for name in ("empty", "empty_like", "zeros", "cat", "lerp", "tensor")]
 POINTS += [(Tensor, name) for name in ("clone", "to", "contiguous", "float", "cpu", "__getitem__")]
-POINTS += [(precision, "encode"), (precision, "decode"), (StoreReader, "read"), (StoreWriter, "write")]
+POINTS += [(quantization, "encode"), (quantization, "decode"), (StoreReader, "read"), (StoreWriter, "write")]
 
 
 class Allocations:

@@ -24,7 +24,7 @@ DEEP = "[" * 100_000
 
 PROFILE = SparseProfile(
     ModelSignature(2, 2, 8),
-    "exact share",
+    "exact top-k",
     0.5,
     (0.25, 0.5),
     errors=(((0.5, 0.1), (1.5, 0.1)),) * 2,

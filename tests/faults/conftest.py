@@ -16,9 +16,9 @@ import pytest
 from synthetic_host import Outputs, SyntheticHost, same
 
 from vdit_core.call import TokenGrid
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore
-from vdit_core.selection import Indices
+from vdit_core.selection import Indices, Selection
 from vdit_core.sparse.profile import SparseProfile
 
 _SEED = 11

@@ -19,14 +19,14 @@ from faults.breaking import Raises, failing_backend
 from synthetic_host import Outputs, SyntheticHost, same
 
 from vdit_core.call import Interceptor, ModelSignature, TokenGrid
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, Evaluation, Key
-from vdit_core.selection import Indices, LayerMask
+from vdit_core.selection import Indices, LayerMask, Selection
 from vdit_core.sinks.control import SinkControl, Targets
 from vdit_core.sinks.observer import SinkObserver
-from vdit_core.sparse.config import Settings
+from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.sparse_attention import SparseAttention
-from vdit_core.transfer import LiveTransfer, Transfer, Where
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
 CPU = torch.device("cpu")
 
@@ -42,15 +42,15 @@ def contents(store: AttentionStore) -> dict[Any, torch.Tensor]:
     return {(key, name): x for key, pair in entries.items() for name, x in zip("qk", pair, strict=True)}
 
 
-def recorded(tier: str = "RAM", precision: str = "exact", folder: Path | None = None, **fields) -> AttentionStore:
-    recorder = Recorder(precision=precision, tier=tier, folder=folder)
+def recorded(tier: str = "RAM", quantization: str = "none", folder: Path | None = None, **fields) -> AttentionStore:
+    recorder = Recorder(quantization=quantization, tier=tier, folder=folder)
     here(**fields).run(1, recorder)
     return recorder.take()
 
 
-def loaded(folder: Path, precision: str = "exact", **fields) -> AttentionStore:
+def loaded(folder: Path, quantization: str = "none", **fields) -> AttentionStore:
     path = folder / f"source {uuid.uuid4()}.safetensors"
-    recorded(precision=precision, **fields).save(path)
+    recorded(quantization=quantization, **fields).save(path)
     return AttentionStore.load(path)
 
 
@@ -74,25 +74,31 @@ TARGETS = Targets(ModelSignature(3, 2, 8), TokenGrid(2, 3, 3), {(0, 0): (4,), (2
 PART = Selection(Indices("0, 2"), Indices("1"))
 TWO = {"samples": 2}
 TOGETHER = {"samples": 2, "batched": True}
-SPARSE = Settings("exact share", 0.5, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
+SPARSE = SparseConfig("exact top-k", 0.5, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
 
 TOOLS = {
     "recorder": Tool(lambda at: Recorder()),
-    "recorder, int8": Tool(lambda at: Recorder(precision="int8"), TOGETHER),
+    "recorder, int8": Tool(lambda at: Recorder(quantization="int8"), TOGETHER),
     "recorder of a part": Tool(lambda at: Recorder(PART), TOGETHER),
     "recorder on the device": Tool(lambda at: Recorder(tier="GPU")),
     "recorder on disk": Tool(lambda at: Recorder(tier="disk", folder=at)),
     "recorder on disk, int8": Tool(lambda at: Recorder(PART, "int8", "disk", folder=at), TOGETHER),
     "transfer": Tool(lambda at: Transfer(recorded())),
-    "transfer, int8": Tool(lambda at: Transfer(recorded(precision="int8"))),
-    "transfer of a part": Tool(lambda at: Transfer(recorded(), Where(LayerMask("0, 2:0.5"), Indices("1"))), TOGETHER),
-    "transfer of three": Tool(lambda at: Transfer(recorded(samples=2), Where(branches="uncond")), TOGETHER),
+    "transfer, int8": Tool(lambda at: Transfer(recorded(quantization="int8"))),
+    "transfer of a part": Tool(
+        lambda at: Transfer(recorded(), TransferConfig(LayerMask("0, 2:0.5"), Indices("1"))), TOGETHER
+    ),
+    "transfer of three": Tool(lambda at: Transfer(recorded(samples=2), TransferConfig(branches="uncond")), TOGETHER),
     "transfer from disk": Tool(lambda at: Transfer(recorded("disk", folder=at))),
-    "transfer from disk, int8": Tool(lambda at: Transfer(recorded("disk", "int8", at), Where(LayerMask("1-2:0.5")))),
+    "transfer from disk, int8": Tool(
+        lambda at: Transfer(recorded("disk", "int8", at), TransferConfig(LayerMask("1-2:0.5")))
+    ),
     "transfer from a file": Tool(lambda at: Transfer(loaded(at)), TOGETHER),
     "live transfer": Tool(lambda at: LiveTransfer(), TWO),
     "live transfer, together": Tool(lambda at: LiveTransfer(), TOGETHER),
-    "live transfer of a part": Tool(lambda at: LiveTransfer(Where(LayerMask("0-1:0.5"), Indices("0"))), TOGETHER),
+    "live transfer of a part": Tool(
+        lambda at: LiveTransfer(TransferConfig(LayerMask("0-1:0.5"), Indices("0"))), TOGETHER
+    ),
     "live transfer, masks": Tool(
         lambda at: LiveTransfer(masks=[LayerMask(text) for text in ("0", "1:0.5", "none")]), {"samples": 4}
     ),
@@ -119,7 +125,7 @@ def broken(tool: Tool, interceptor: Interceptor, error: BaseException, *others: 
         tool.run(interceptor, *others, **options)
     assert caught.value is error
     if isinstance(interceptor, Recorder):
-        with pytest.raises(RuntimeError, match="the sampling run that the recorder watches has not ended well"):
+        with pytest.raises(RuntimeError, match="the sampling run has not ended well"):
             interceptor.take()
 
 
@@ -263,7 +269,7 @@ def test_memory_that_runs_out_anywhere_ends_the_run_and_is_given_back(disk, monk
 
 def owned(interceptor: Interceptor) -> set[int]:
     """The addresses of what a tool holds between runs: its source in RAM."""
-    entries = getattr(interceptor.store._shelf, "_entries", {}) if isinstance(interceptor, Transfer) else {}
+    entries = getattr(interceptor.store._storage, "_entries", {}) if isinstance(interceptor, Transfer) else {}
     return {part.untyped_storage().data_ptr() for entry in entries.values() for part in entry.values()}
 
 

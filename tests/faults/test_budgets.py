@@ -14,12 +14,12 @@ from synthetic_host import SyntheticHost
 
 from vdit_core.call import TokenGrid
 from vdit_core.recording.budget import RecordingTooLarge, Room
-from vdit_core.recording.recorder import Recorder, Selection
-from vdit_core.selection import Indices
+from vdit_core.recording.recorder import Recorder
+from vdit_core.selection import Indices, Selection
 from vdit_core.transfer import LiveTransfer
 
 EXACT, INT8 = 2 * 2 * 18 * 8 * 4, 2 * 2 * 18 * (8 + 4)  # bytes of a call: q and k, 2 heads, 18 tokens, 8 wide
-CALL = {"exact": EXACT, "int8": INT8}
+CALL = {"none": EXACT, "int8": INT8}
 CALLS = 3 * 3 * 2
 TIERS = ["RAM", "GPU", "disk"]
 
@@ -39,16 +39,16 @@ ROOMS = [
 
 
 @pytest.mark.parametrize("how", ["granted", "free"])
-@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize(("size", "fit"), [pytest.param(*case, id=name) for name, *case in ROOMS])
-def test_it_fits_to_the_byte(host, disk, tier, precision, how, size, fit):
-    there = size(CALLS * CALL[precision])
+def test_it_fits_to_the_byte(host, disk, tier, quantization, how, size, fit):
+    there = size(CALLS * CALL[quantization])
     room = Room(there) if how == "granted" else Room(free=lambda tier, wanted: there)
-    recorder = Recorder(precision=precision, tier=tier, room=room, folder=disk)
+    recorder = Recorder(quantization=quantization, tier=tier, room=room, folder=disk)
     if fit >= CALLS:
         host().run(1, recorder)
-        assert recorder.take().nbytes == CALLS * CALL[precision]
+        assert recorder.take().nbytes == CALLS * CALL[quantization]
         return
     said = (
         rf"would weigh .* of {tier}: 3 layers x 3 steps x 2 branches = 18 calls of .*; {fit} fit\. Any of these would"
@@ -111,14 +111,14 @@ RUNS = [
     ("levels inside steps, unknown", {}, None, (1.0, 0.9, 0.8, 0.5), 18, "18 calls, at noise level 0.5000"),
     ("two samples weigh twice", {"samples": 2}, None, None, 35, r"18 calls of .*\(2 x 2 x 3 x 3 = 18 tokens.*; 17 fit"),
     ("two samples", {"samples": 2}, None, None, 36, 18),
-    ("half precision weighs half", {"dtype": torch.float16}, None, None, 9, 18),
+    ("half quantization weighs half", {"dtype": torch.float16}, None, None, 9, 18),
     (
         "more tokens",
         {"grid": TokenGrid(2, 3, 3, 1, 2)},
         None,
         None,
         18,
-        "2 x 3 x 3 [+] 1 [+] 2 behind = 21 tokens, exact.*; 15 fit",
+        "2 x 3 x 3 [+] 1 [+] 2 behind = 21 tokens, float32.*; 15 fit",
     ),
     ("cfg 1", {"branches": ("cond",)}, None, None, 9, 9),
     ("Wan2.1 14B", WAN_14B, None, None, 10**7, r"weigh 346\.1 GiB, and it may take 21\.5 GiB .*, for example 0-39/20"),
@@ -178,8 +178,8 @@ def test_each_piece_of_advice_fits(disk, data):
         there.run(1, Recorder(tier=tier, room=room, folder=disk), evaluations=visited)
     advice = str(caught.value).split("would fit: ")[1]
 
-    def goes(selection: Selection | None = None, precision="exact", tier=tier, room=room) -> None:
-        recorder = Recorder(selection, precision, tier, room, disk)
+    def goes(selection: Selection | None = None, quantization="none", tier=tier, room=room) -> None:
+        recorder = Recorder(selection, quantization, tier, room, disk)
         there.run(1, recorder, evaluations=visited)
         assert recorder.take().nbytes <= room.of(tier, 0)
 
@@ -190,8 +190,8 @@ def test_each_piece_of_advice_fits(disk, data):
     if found := re.search(r"(\d+) of these steps", advice):
         for chosen in combinations(range(steps), int(found[1])):
             goes(Selection(steps=Indices(", ".join(map(str, chosen)))))
-    if "precision int8" in advice:
-        goes(precision="int8")
+    if "quantization int8" in advice:
+        goes(quantization="int8")
     if "the disk" in advice:
         goes(tier="disk", room=Room(size, room.free))
     assert "live transfer" in advice

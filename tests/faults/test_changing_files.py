@@ -93,7 +93,7 @@ def test_a_file_that_changes_in_mid_run_ends_it(host, tmp_path, change, said, ca
 @pytest.mark.parametrize("part", [0, 1, 2, 3])
 def test_a_change_while_an_entry_is_read_is_noticed(host, tmp_path, monkeypatch, part):
     """Before each of an entry's four tensors."""
-    path, recorder, made = tmp_path / "a.safetensors", Recorder(precision="int8"), []
+    path, recorder, made = tmp_path / "a.safetensors", Recorder(quantization="int8"), []
     host().run(1, recorder)
     recorder.take().save(path)
     os.utime(path, (1, 1))
@@ -136,7 +136,7 @@ def test_a_recording_on_disk_that_is_changed_is_not_used(host, disk, tmp_path, c
     recorders = [Recorder(tier="disk", folder=disk), Recorder(tier="disk", folder=disk)]
     for seed, recorder in enumerate(recorders):
         host().run(seed, recorder)
-    shards = {recorder: sorted(recorder.store._shelf.path.iterdir()) for recorder in recorders}
+    shards = {recorder: sorted(recorder.store._storage.path.iterdir()) for recorder in recorders}
     path, other = shards[recorders[0]][step], shards[recorders[1]][step].read_bytes()
     os.utime(path, (1, 1))
     change(path, other)

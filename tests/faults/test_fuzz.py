@@ -32,10 +32,10 @@ from hypothesis import HealthCheck, Phase, given, note, seed, settings
 from hypothesis import strategies as st
 from synthetic_host import SyntheticHost
 
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, StoreFileError
 from vdit_core.recording.store.format import digest
-from vdit_core.selection import Indices
+from vdit_core.selection import Indices, Selection
 
 TESTS = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -158,7 +158,7 @@ def whole_files(folder: Path) -> list[bytes]:
         Selection(Indices("0, 2"), steps=Indices("1")),
         Selection(Indices("1"), Indices("0"), Indices("0"), "cond"),
     )
-    kinds = [(few, {}), (few, {"precision": "int8"}), (one, {}), (Selection(Indices("none")), {}), (Selection(), {})]
+    kinds = [(few, {}), (few, {"quantization": "int8"}), (one, {}), (Selection(Indices("none")), {}), (Selection(), {})]
     files = []
     for n, (selection, options) in enumerate(kinds):
         recorder = Recorder(selection, **options)

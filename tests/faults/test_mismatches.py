@@ -14,10 +14,10 @@ from synthetic_host import SyntheticHost, same
 from vdit_core.call import AttentionCall, Chain, TokenGrid
 from vdit_core.hosts.diffusers import attach
 from vdit_core.outcome import Level
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import SAME_LEVEL, Evaluation, Key, StoreError
-from vdit_core.selection import Indices, LayerMask, SelectionError
-from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
+from vdit_core.selection import Indices, LayerMask, Selection, SelectionError
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig, TransferError
 
 SOURCE, TARGET = 1, 2
 STEPS = (1.0, 0.8, 0.5)
@@ -38,7 +38,7 @@ class Case:
     source: dict = field(default_factory=dict)
     target: dict = field(default_factory=dict)
     kept: Selection | None = None
-    where: Where = field(default_factory=Where)
+    where: TransferConfig = field(default_factory=TransferConfig)
     gap: float = SAME_LEVEL
     said: str = ""
     of: dict = field(default_factory=dict)
@@ -87,25 +87,28 @@ REFUSED = [
     case("3 samples for 2", source={"samples": 3}, target={"samples": 2}, said="or as many as the target has"),
     case("a missing head", kept=Selection(heads=Indices("0")), said=r"Heads \[1\] were not recorded; the st"),
     case(
-        "another head", kept=Selection(heads=Indices("0")), where=Where(heads=Indices("1")), said=r"holds heads \[0\]"
+        "another head",
+        kept=Selection(heads=Indices("0")),
+        where=TransferConfig(heads=Indices("1")),
+        said=r"holds heads \[0\]",
     ),
     case(
         "no layer that both have",
         kept=Selection(Indices("0-1")),
-        where=Where(LayerMask("2")),
+        where=TransferConfig(LayerMask("2")),
         said="layer 2 was not recorded. The store holds 2 of 3 layers",
     ),
     case(
         "no step that both have",
         kept=Selection(steps=Indices("0")),
-        where=Where(steps=Indices("1-2")),
+        where=TransferConfig(steps=Indices("1-2")),
         said="steps 1-2 were not recorded",
     ),
     case("nothing recorded", kept=Selection(Indices("none")), said="holds no queries and keys"),
     case(
         "no prompt that both have",
         kept=Selection(branches="cond"),
-        where=Where(branches="uncond"),
+        where=TransferConfig(branches="uncond"),
         said="the negative prompt was not recorded",
     ),
     case(
@@ -159,7 +162,7 @@ def expected(case) -> dict:
     return outputs
 
 
-COND = Where(branches="cond")
+COND = TransferConfig(branches="cond")
 USED = [
     case("itself"),
     case("one sample for three", target={"samples": 3}),
@@ -167,13 +170,18 @@ USED = [
     case("three samples for three", source={"samples": 3}, target={"samples": 3}),
     case("three in one call", source={"samples": 3, "batched": True}, target={"samples": 3}),
     case("three put into one call", source={"samples": 3}, target={"samples": 3, "batched": True}),
-    case("half precision", source={"dtype": torch.float16}),
+    case("half quantization", source={"dtype": torch.float16}),
     case("a kind nobody knows", source={"kind": ""}),
     case("into a kind nobody knows", target={"kind": ""}),
     case("rounding", source={"sigmas": (1.0, 0.7995, 0.5)}, of={(0.8, 0): (0.7995, 0)}),
     case("a wider gap", source={"sigmas": OTHER_STEPS}, gap=0.3, of={(0.8, 0): (0.75, 0), (0.5, 0): (0.75, 0)}),
     case("one level for all", source={"sigmas": (0.7,)}, gap=1.0, of={(s, 0): (0.7, 0) for s in STEPS}),
-    case("steps that both have", source={"sigmas": OTHER_STEPS}, where=Where(steps=Indices("0")), report=(6, 6, 0)),
+    case(
+        "steps that both have",
+        source={"sigmas": OTHER_STEPS},
+        where=TransferConfig(steps=Indices("0")),
+        report=(6, 6, 0),
+    ),
     case("guidance off", target={"branches": ("cond",)}, report=(9, 9, 0)),
     case("guidance off in the source", source={"branches": ("cond",)}, where=COND, report=(9, 9, 0)),
     case("a second prompt left alone", target={"branches": ("cond", "cond 2")}, where=COND, report=(9, 9, 0)),
@@ -194,12 +202,12 @@ USED = [
     case(
         "Euler into SDE, one layer",
         target={"levels": SDE},
-        where=Where(LayerMask("1")),
+        where=TransferConfig(LayerMask("1")),
         of={(0.9, 0): None, (0.65, 0): None},
         report=(6, 6, 4),
     ),
     case("target skips a level", target={"levels": (1.0, 0.5)}, report=(12, 18, 0)),
-    case("a layer that both have", where=Where(LayerMask("2")), report=(6, 6, 0)),
+    case("a layer that both have", where=TransferConfig(LayerMask("2")), report=(6, 6, 0)),
 ]
 
 
@@ -321,7 +329,7 @@ def test_a_recording_holds_one_grid(host, disk, tier):
 @pytest.mark.parametrize("heads", ["all", "1"])
 def test_live_transfer_follows_the_grid(host, heads):
     windows = [host(samples=2, grid=grid) for grid in (TokenGrid(2, 3, 3), TokenGrid(1, 3, 3), TokenGrid(4, 1, 1))]
-    outputs = on_other_grids(host(samples=2), windows, LiveTransfer(Where(heads=Indices(heads))))
+    outputs = on_other_grids(host(samples=2), windows, LiveTransfer(TransferConfig(heads=Indices(heads))))
     for n, site in enumerate(host(samples=2).sites()):
         q, k, v = windows[n % 3].tensors(TARGET, site)
         for head in range(2):
@@ -371,10 +379,10 @@ def heun(demo_model):
     demo_model.pipe.scheduler = euler
 
 
-LAYERS = Where(LayerMask("4-5"))
+LAYERS = TransferConfig(LayerMask("4-5"))
 PIPELINE = [
     ("other steps", {"steps": 3}, LAYERS, TransferError, "Source: 2 steps, .* Target: 3 steps"),
-    ("other layers", {}, Where(LayerMask("0-3")), TransferError, "layers 0-3 were not recorded"),
+    ("other layers", {}, TransferConfig(LayerMask("0-3")), TransferError, "layers 0-3 were not recorded"),
     (
         "guidance off, uncond asked for",
         {"guidance": 1.0},
@@ -382,11 +390,11 @@ PIPELINE = [
         SelectionError,
         "it has cond",
     ),
-    ("heads beyond", {}, Where(LayerMask("4"), Indices("2")), SelectionError, "there are 2 heads, 0 to 1"),
+    ("heads beyond", {}, TransferConfig(LayerMask("4"), Indices("2")), SelectionError, "there are 2 heads, 0 to 1"),
     (
         "mask for 40 layers",
         {},
-        Where(LayerMask("4", made_for=40)),
+        TransferConfig(LayerMask("4", made_for=40)),
         SelectionError,
         "a model of 40 layers; this one has 9",
     ),

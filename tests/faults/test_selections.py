@@ -10,15 +10,15 @@ import torch
 from synthetic_host import same
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore
-from vdit_core.selection import Indices, LayerMask, SelectionError
+from vdit_core.selection import Indices, LayerMask, Selection, SelectionError
 from vdit_core.sinks.control import ControlError, SinkControl, Targets
 from vdit_core.sinks.observer import SinkObserver
-from vdit_core.sparse.config import Settings
+from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.profile import SparseProfile
 from vdit_core.sparse.sparse_attention import SparseAttention
-from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig, TransferError
 
 LONG = "9" * 5000  # Python reads no number that long
 WORDS = "Write for example: all, none, 3, 3-7"
@@ -148,16 +148,16 @@ def test_what_the_run_does_not_have_is_refused_before_its_first_call(host, recor
     make = {
         "recorder": lambda: Recorder(Selection(**{field: value})),
         "observer": lambda: SinkObserver(Selection(**{field: value})),
-        "transfer": lambda: Transfer(record(samples=2), Where(**{field: value})),
-        "live": lambda: LiveTransfer(Where(**{field: value})),
+        "transfer": lambda: Transfer(record(samples=2), TransferConfig(**{field: value})),
+        "live": lambda: LiveTransfer(TransferConfig(**{field: value})),
     }
     with pytest.raises(SelectionError, match=said):
         host(samples=2).run(1, make[tool](), backend=backend)
     assert calls == []
 
 
-def sparse_settings(**given) -> Settings:
-    return Settings(**({"method": "exact share", "minimum_tokens": 0, "dense_first": 0.0} | given))
+def sparse_settings(**given) -> SparseConfig:
+    return SparseConfig(**({"method": "exact top-k", "minimum_tokens": 0, "dense_first": 0.0} | given))
 
 
 @pytest.mark.parametrize(("field", "text", "said"), [pytest.param(*case, id=name) for name, *case in OF_SPARSE])
@@ -175,8 +175,8 @@ def test_a_mask_made_for_another_model_is_refused(host, record, tool, layers):
     """Even where its layers are all there: layer 3 of 30 is no more layer 3 of 40."""
     mask = LayerMask("0", made_for=layers)
     make = {
-        "transfer": lambda: Transfer(record(), Where(mask)),
-        "live": lambda: LiveTransfer(Where(mask)),
+        "transfer": lambda: Transfer(record(), TransferConfig(mask)),
+        "live": lambda: LiveTransfer(TransferConfig(mask)),
         "each target": lambda: LiveTransfer(masks=[mask]),
         "sparse": lambda: SparseAttention(sparse_settings(dense_layers=mask)),
     }
@@ -212,10 +212,10 @@ def test_odd_texts_mean_what_they_say(host, record, layers, heads, steps, branch
     plain = host().run(1)
     assert same(host().run(1, recorder), plain)
     assert len(recorder.store) == count
-    transfer = Transfer(recorder.store, Where(LayerMask(layers), Indices(heads), Indices(steps), branches))
+    transfer = Transfer(recorder.store, TransferConfig(LayerMask(layers), Indices(heads), Indices(steps), branches))
     assert same(host().run(1, transfer), plain)
     assert (transfer.report.replaced, transfer.report.expected) == (count, count)
-    live = LiveTransfer(Where(LayerMask(layers), Indices(heads), Indices(steps), branches))
+    live = LiveTransfer(TransferConfig(LayerMask(layers), Indices(heads), Indices(steps), branches))
     host(samples=2).run(1, live)
     assert (live.report.replaced, live.report.expected) == (count, count)
 
@@ -231,9 +231,9 @@ OFF = [
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in OFF])
 def test_a_mask_that_is_off_is_the_stock_run(host, record, text):
     store = AttentionStore(record().header)  # nothing is asked of it
-    assert same(host().run(2, Transfer(store, Where(LayerMask(text)))), host().run(2))
-    assert same(host(samples=2).run(2, LiveTransfer(Where(LayerMask(text)))), host(samples=2).run(2))
-    assert same(host().run(2, LiveTransfer(Where(LayerMask(text)))), host().run(2))  # of one sample too
+    assert same(host().run(2, Transfer(store, TransferConfig(LayerMask(text)))), host().run(2))
+    assert same(host(samples=2).run(2, LiveTransfer(TransferConfig(LayerMask(text)))), host(samples=2).run(2))
+    assert same(host().run(2, LiveTransfer(TransferConfig(LayerMask(text)))), host().run(2))  # of one sample too
 
 
 BATCHES = [
@@ -255,25 +255,25 @@ def test_masks_that_do_not_fit_the_batch_are_refused(host, samples, masks, said)
 NAN = float("nan")
 SPARSE = [
     ("unknown method", {"method": "best"}, "There is no method 'best'; the methods are "),
-    ("keep below 0", {"keep": -0.1}, "keep is -0.1; it is a share, from 0 to 1"),
-    ("keep above 1", {"keep": 30}, "keep is 30; it is a share, from 0 to 1"),
-    ("keep not a number", {"keep": NAN}, "keep is nan"),
+    ("density below 0", {"density": -0.1}, "density is -0.1; it is a share, from 0 to 1"),
+    ("density above 1", {"density": 30}, "density is 30; it is a share, from 0 to 1"),
+    ("density not a number", {"density": NAN}, "density is nan"),
     ("first steps above 1", {"dense_first": 2}, "dense_first is 2; it is a share"),
     ("last steps negative", {"dense_last": -1}, "dense_last is -1; it is a share"),
     ("no temperature", {"temperature": 0}, "The temperature is 0, and must be above 0"),
     ("temperature not a number", {"temperature": NAN}, "The temperature is nan"),
     ("endless temperature", {"temperature": float("inf")}, "The temperature is inf"),
-    ("unknown way out", {"if_slower": "wait"}, "there is dense or sparse, not 'wait'"),
+    ("unknown way out", {"if_slower": "wait"}, "if_slower is 'wait'; it is dense or sparse"),
 ]
 
 
 @pytest.mark.parametrize(("given", "said"), [pytest.param(*case, id=name) for name, *case in SPARSE])
 def test_sparse_settings_that_cannot_be_meant_are_refused_at_once(given, said):
     with pytest.raises(ValueError, match=said):
-        Settings(**given)
+        SparseConfig(**given)
 
 
-def profile(layers: int = 3, method: str = "exact share") -> SparseProfile:
+def profile(layers: int = 3, method: str = "exact top-k") -> SparseProfile:
     table = tuple(tuple((0.5, 0.1) for _ in range(2)) for _ in range(layers))
     ones = tuple(tuple((1.0, 1.0) for _ in range(2)) for _ in range(layers))
     return SparseProfile(ModelSignature(layers, 2, 8), method, 0.5, (0.25, 0.5), table, ones)
@@ -283,11 +283,9 @@ FOR_THE_RUN = [
     ("profile of another model", {"profile": profile(40)}, "measured on a model of 40 layers .* this one has 3 layers"),
     (
         "profile of another method",
-        {"profile": profile(method="top blocks")},
-        "for the method 'top blocks', not 'exact share'",
+        {"profile": profile(method="block top-k")},
+        "for the method 'block top-k', not 'exact top-k'",
     ),
-    ("sink off the grid", {"sinks": (99,), "method": "top blocks", "if_slower": "sparse"}, "Sink tokens 99 to 99 are"),
-    ("negative sink", {"sinks": (-1,), "method": "top blocks", "if_slower": "sparse"}, "Sink tokens -1 to -1 are not"),
 ]
 
 
@@ -297,9 +295,9 @@ def test_sparse_settings_that_do_not_fit_the_run_are_refused(host, given, said):
         host().run(1, SparseAttention(sparse_settings(**given)))
 
 
-def test_as_many_keeps_as_samples_are_needed(host):
-    with pytest.raises(ValueError, match=r"The keeps have shape \(2, 3, 2\); this run needs \(3, 3, 2\)"):
-        host(samples=3).run(1, SparseAttention(sparse_settings(), keeps=[torch.ones(3, 2)] * 2))
+def test_as_many_densities_as_samples_are_needed(host):
+    with pytest.raises(ValueError, match=r"The densities have shape \(2, 3, 2\); this run needs \(3, 3, 2\)"):
+        host(samples=3).run(1, SparseAttention(sparse_settings(), densities=[torch.ones(3, 2)] * 2))
 
 
 HERE = Targets(ModelSignature(3, 2, 8), TokenGrid(2, 3, 3), {(1, 0): (4,)})
@@ -334,7 +332,7 @@ def test_sinks_that_do_not_fit_are_refused(host, targets, given, said):
 
 
 TOOLS = [
-    ("precision", {"precision": "int4"}, "Precision 'int4' is not one of exact, int8"),
+    ("quantization", {"quantization": "int4"}, "Quantization 'int4' is not one of none, int8"),
     ("tier", {"tier": "ram"}, "Tier 'ram' is not one of RAM, pinned RAM, GPU, disk"),
     ("no tier", {"tier": ""}, "Tier '' is not one of"),
 ]

@@ -17,12 +17,12 @@ from faults.breaking import At, Raises, failing_backend
 from synthetic_host import Outputs, SyntheticHost, same
 
 from vdit_core.call import AttentionCall, Chain, Interceptor, TokenGrid
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, Key, StoreError
-from vdit_core.recording.store.prefetch import ReadAhead
+from vdit_core.recording.store.prefetch import Prefetch
 from vdit_core.recording.store.writer import StoreWriter
-from vdit_core.selection import Indices, LayerMask
-from vdit_core.transfer import LiveTransfer, Transfer, TransferError, Where
+from vdit_core.selection import Indices, LayerMask, Selection
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig, TransferError
 
 CPU = torch.device("cpu")
 SOURCE, TARGET = 1, 2
@@ -42,10 +42,10 @@ def recorded_alone(recorder: Recorder, seed: int = SOURCE, **fields) -> Attentio
 
 PAIRS = [
     ("alike", {}, {}),
-    ("exact and int8", {}, {"precision": "int8"}),
+    ("exact and int8", {}, {"quantization": "int8"}),
     ("RAM and disk", {}, {"tier": "disk"}),
     ("both on disk", {"tier": "disk"}, {"tier": "disk"}),
-    ("disk and GPU", {"tier": "disk", "precision": "int8"}, {"tier": "GPU"}),
+    ("disk and GPU", {"tier": "disk", "quantization": "int8"}, {"tier": "GPU"}),
     ("other layers", {"selection": Selection(Indices("0"))}, {"selection": Selection(Indices("1-2"))}),
     ("other heads", {"selection": Selection(heads=Indices("0"))}, {"selection": Selection(heads=Indices("1"))}),
     ("other steps", {"selection": Selection(steps=Indices("0"))}, {"selection": Selection(steps=Indices("2"))}),
@@ -68,13 +68,13 @@ def test_two_recorders_in_one_run_record_what_each_does_alone(host, disk, one, o
         assert same(contents(store), contents(mine))
 
 
-@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("tier", TIERS)
-def test_one_recorder_twice_in_a_run_is_one(host, disk, tier, precision):
-    recorder = Recorder(tier=tier, precision=precision, folder=disk)
+def test_one_recorder_twice_in_a_run_is_one(host, disk, tier, quantization):
+    recorder = Recorder(tier=tier, quantization=quantization, folder=disk)
     assert same(host().run(SOURCE, recorder, recorder), host().run(SOURCE))
     assert len(list(disk.iterdir())) == (tier == "disk")
-    assert same(contents(recorder.take()), contents(recorded_alone(Recorder(precision=precision))))
+    assert same(contents(recorder.take()), contents(recorded_alone(Recorder(quantization=quantization))))
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ def slow_first_writes(monkeypatch) -> None:
 
 
 WHERES = [
-    ("whole", Where()),
-    ("half", Where(LayerMask("all:0.5"))),
-    ("a layer", Where(LayerMask("1:0.25"))),
-    ("a head", Where(heads=Indices("1"))),
-    ("half of a head", Where(LayerMask("0-1:0.5"), Indices("0"))),
-    ("a branch", Where(LayerMask("all:0.5"), branches="cond")),
+    ("whole", TransferConfig()),
+    ("half", TransferConfig(LayerMask("all:0.5"))),
+    ("a layer", TransferConfig(LayerMask("1:0.25"))),
+    ("a head", TransferConfig(heads=Indices("1"))),
+    ("half of a head", TransferConfig(LayerMask("0-1:0.5"), Indices("0"))),
+    ("a branch", TransferConfig(LayerMask("all:0.5"), branches="cond")),
 ]
 
 
@@ -133,7 +133,7 @@ def test_a_recorder_behind_a_live_transfer_sees_the_sources_maps(host, disk, tie
 #: Sources of a transfer: how they are made.
 SOURCES = {
     "RAM": lambda folder: recorded_alone(Recorder()),
-    "int8": lambda folder: recorded_alone(Recorder(precision="int8")),
+    "int8": lambda folder: recorded_alone(Recorder(quantization="int8")),
     "disk": lambda folder: recorded_alone(Recorder(tier="disk", folder=folder)),
     "file": lambda folder: saved(recorded_alone(Recorder()), folder),
 }
@@ -149,7 +149,7 @@ FORMER_RUNS = [
     ("a whole one", {}, {}, None),
     ("of two samples", {"samples": 2}, {}, None),
     ("all in one call", {"samples": 2, "batched": True}, {}, None),
-    ("of half precision", {"dtype": torch.float16}, {}, None),
+    ("of half quantization", {"dtype": torch.float16}, {}, None),
     ("on another grid", {"grid": TokenGrid(1, 3, 3)}, {}, (TransferError, "2 x 3 x 3 tokens. Target: 1 x 3 x 3")),
     ("of other steps", {"sigmas": (1.0, 0.3)}, {}, (TransferError, "Source: 3 steps, .*Target: 2 steps")),
     ("broken off at once", {}, {"backend": failing_backend(KeyboardInterrupt(), 0)}, (KeyboardInterrupt, "")),
@@ -163,7 +163,7 @@ FORMER_RUNS = [
 @all_sources
 @pytest.mark.parametrize(("fields", "options", "breaks"), [pytest.param(*case, id=name) for name, *case in FORMER_RUNS])
 def test_a_transfer_forgets_its_former_run(host, disk, source, fields, options, breaks):
-    transfer = Transfer(source(disk), Where(LayerMask("0-1, 2:0.5")))
+    transfer = Transfer(source(disk), TransferConfig(LayerMask("0-1, 2:0.5")))
     if (backend := options.get("backend")) is not None:
         backend.calls.clear()
     if breaks is None:
@@ -180,7 +180,7 @@ def test_a_transfer_forgets_its_former_run(host, disk, source, fields, options, 
 @all_sources
 def test_two_transfers_share_a_store(host, disk, source):
     store = source(disk)
-    parts = [Transfer(store, Where(LayerMask(layers))) for layers in ("0", "1-2")]
+    parts = [Transfer(store, TransferConfig(LayerMask(layers))) for layers in ("0", "1-2")]
     assert same(host().run(TARGET, *parts), host().run(TARGET, Transfer(store)))
     assert [transfer.report.replaced for transfer in parts] == [6, 12]
 
@@ -228,13 +228,15 @@ def hasty() -> Iterator[None]:
 
 CROWDS = {
     "recorder": lambda at: [Recorder()],
-    "recorder, int8": lambda at: [Recorder(precision="int8")],
+    "recorder, int8": lambda at: [Recorder(quantization="int8")],
     "recorder on disk": lambda at: [Recorder(tier="disk", folder=at)],
     "two recorders": lambda at: [Recorder(), Recorder(tier="disk", folder=at)],
     "transfer": lambda at: [Transfer(SOURCES["RAM"](at))],
-    "transfer of a part": lambda at: [Transfer(SOURCES["int8"](at), Where(LayerMask("0, 2:0.5"), Indices("1")))],
+    "transfer of a part": lambda at: [
+        Transfer(SOURCES["int8"](at), TransferConfig(LayerMask("0, 2:0.5"), Indices("1")))
+    ],
     "transfer from disk": lambda at: [Transfer(SOURCES["disk"](at))],
-    "transfer from a file": lambda at: [Transfer(SOURCES["file"](at), Where(LayerMask("1-2:0.5")))],
+    "transfer from a file": lambda at: [Transfer(SOURCES["file"](at), TransferConfig(LayerMask("1-2:0.5")))],
     "transfer, recorded": lambda at: [Transfer(SOURCES["disk"](at)), Recorder(tier="disk", folder=at)],
     "live transfer": lambda at: [LiveTransfer()],
     "live transfer, recorded": lambda at: [Recorder(), LiveTransfer(), Recorder(tier="disk", folder=at)],
@@ -269,7 +271,7 @@ def test_threads_of_other_dtypes_get_their_own(host, disk, hasty, source):
 
 
 def test_a_thread_that_fails_ends_the_run(host, disk, hasty):
-    transfer = Transfer(SOURCES["disk"](disk), Where(branches="cond"))
+    transfer = Transfer(SOURCES["disk"](disk), TransferConfig(branches="cond"))
     with pytest.raises(ValueError, match="from a thread"):
         run_in_threads(host(), TARGET, Raises(ValueError("from a thread"), "before", call=9), transfer)
     assert transfer.report.replaced <= 9
@@ -301,7 +303,7 @@ def test_a_recorder_that_records_anew_takes_nothing_from_a_transfer(host, disk, 
 
 @pytest.mark.parametrize("slow", ["reading", "not reading"])
 def test_a_transfer_that_goes_while_it_reads_ahead_leaves_nothing(host, disk, monkeypatch, slow):
-    recorder, plain, begun = Recorder(tier="disk", folder=disk), ReadAhead._fetch, threading.Event()
+    recorder, plain, begun = Recorder(tier="disk", folder=disk), Prefetch._fetch, threading.Event()
     host().run(SOURCE, recorder)
     transfer = Transfer(recorder.take())
 
@@ -315,7 +317,7 @@ def test_a_transfer_that_goes_while_it_reads_ahead_leaves_nothing(host, disk, mo
         begun.wait(1 if slow == "reading" else 0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ReadAhead, "_fetch", fetch)
+    monkeypatch.setattr(Prefetch, "_fetch", fetch)
     with pytest.raises(KeyboardInterrupt):
         host().run(TARGET, At(4, interrupt), transfer)
     del transfer
@@ -340,7 +342,7 @@ def test_a_store_and_its_files_go_with_their_last_user(host, disk, tier):
 
 def test_what_is_read_ahead_wrongly_is_forgotten(host, disk):
     store = SOURCES["disk"](disk)
-    ahead, keys = ReadAhead(store, CPU, torch.float32), list(store._keys)
+    ahead, keys = Prefetch(store, CPU, torch.float32), list(store._keys)
     nowhere = Key(keys[0].evaluation, "nowhere", 0)
     for expected, asked in ((keys[:4], keys[4]), (keys[4:9], keys[8]), ([nowhere], keys[0]), ([nowhere], keys[1])):
         ahead.expect(expected)
@@ -354,7 +356,7 @@ def test_what_is_read_ahead_wrongly_is_forgotten(host, disk):
 
 def test_threads_may_ask_and_expect_at_once(disk, hasty):
     store = SOURCES["disk"](disk)
-    ahead, keys = ReadAhead(store, CPU, torch.float32), list(store._keys)
+    ahead, keys = Prefetch(store, CPU, torch.float32), list(store._keys)
 
     def ask(first: int) -> None:
         for n in range(first, first + 150):

@@ -63,27 +63,19 @@ def test_it_is_the_best_of_all_allocations():
     assert found <= best * 1.02
 
 
-def test_fixed_heads_are_whole_and_the_rest_pays():
-    errors = np.array([[1.0, 0.5, 0.2, 0.1]] * 4)
-    densities = allocate(errors, LEVELS, 0.4, np.array([True, False, False, False]))
-    assert densities[0] == 1
-    assert densities[1:].mean() == pytest.approx(0.2)
-    assert allocate(errors, LEVELS, 0.26, np.array([True, False, False, False]))[1:].tolist() == pytest.approx(
-        [0.04 / 3] * 3
-    )
+def test_less_than_the_lowest_level_is_spread_evenly():
+    assert allocate(np.array([[1.0, 0.5, 0.2, 0.1]] * 4), LEVELS, 0.02).tolist() == [0.02] * 4
 
 
 def example(**changes) -> SparseProfile:
     table = tuple(tuple(tuple(float(v) for v in (8 / (i + 1), 4, 2, 1)) for _ in range(2)) for i in range(3))
     fields = {
         "model": ModelSignature(3, 2, 8),
-        "method": "top blocks",
-        "keep": 0.3,
+        "method": "block top-k",
+        "density": 0.3,
         "levels": tuple(LEVELS),
         "errors": table,
         "temperature": (((1.0,) * 4, (1.5, 1.1, 1.0, 1.0)),) * 3,
-        "dense_layers": (0,),
-        "dense_first": 0.1,
         "measured": {"grid": "2 x 3 x 3", "steps": 20},
     }
     return SparseProfile(**(fields | changes))
@@ -93,15 +85,22 @@ def test_a_profile_comes_back_from_its_file(tmp_path):
     path = tmp_path / "profile.json"
     example().save(path)
     assert SparseProfile.load(path) == example()
-    assert json.loads(path.read_text())["density"][0] == [1, 1]
+    assert json.loads(path.read_text())["densities"] == example().densities().round(4).tolist()
     assert [p.name for p in tmp_path.iterdir()] == ["profile.json"]
 
 
-def test_dense_layers_count_in_the_mean():
-    densities = example(keep=0.6).densities()
-    assert densities[0].tolist() == [1, 1]
-    assert densities.mean() == pytest.approx(0.6)
+def test_the_density_that_is_asked_for_is_the_mean():
+    assert example().densities().mean() == pytest.approx(0.3)
     assert example().densities(0.7).mean() == pytest.approx(0.7)
+
+
+def test_a_file_of_version_1_is_read_with_todays_names():
+    """What 0.1.0-dev wrote."""
+    text = json.loads(example().to_json())
+    old = text | {"version": 1, "keep": text["density"], "method": "top blocks", "dense_layers": [], "dense_first": 0.0}
+    del old["densities"]
+    old["density"] = text["densities"]
+    assert SparseProfile.from_json(json.dumps(old)) == example()
 
 
 def test_temperatures_go_with_the_density():
@@ -110,10 +109,10 @@ def test_temperatures_go_with_the_density():
 
 
 def test_another_model_or_method_is_refused():
-    example().check(ModelSignature(3, 2, 8), "top blocks")
+    example().check(ModelSignature(3, 2, 8), "block top-k")
     with pytest.raises(ProfileError, match="3 layers x 2 heads x 8; this one has 30 layers x 12 heads x 128"):
-        example().check(ModelSignature(30, 12, 128), "top blocks")
-    with pytest.raises(ProfileError, match="for the method 'top blocks', not 'window'"):
+        example().check(ModelSignature(30, 12, 128), "block top-k")
+    with pytest.raises(ProfileError, match="for the method 'block top-k', not 'window'"):
         example().check(ModelSignature(3, 2, 8), "window")
 
 
@@ -121,8 +120,8 @@ def test_another_model_or_method_is_refused():
     ("changes", "says"),
     [
         ({"method": "blocks"}, "no method 'blocks'"),
-        ({"method": "mass"}, "adapts to each head"),
-        ({"keep": 1.5}, "keep is 1.5"),
+        ({"method": "block top-p"}, "adapts to each head"),
+        ({"density": 1.5}, "density is 1.5"),
         ({"levels": (0.5, 0.2, 0.6, 0.7)}, "must rise"),
         ({"levels": ()}, "must rise"),
         ({"errors": (((1.0,),),)}, "errors must hold 3 x 2 x 4 numbers"),
@@ -131,7 +130,6 @@ def test_another_model_or_method_is_refused():
             "3 x 2 x 4 numbers, 0.01 or more",
         ),
         ({"temperature": ((1.0,),) * 3}, "temperature must hold 3 x 2"),
-        ({"dense_layers": (7,)}, r"\[7\] are not among the model's 3"),
     ],
 )
 def test_what_does_not_fit_is_named(changes, says):
@@ -145,7 +143,7 @@ def test_what_does_not_fit_is_named(changes, says):
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
         lambda text: "{}",
-        lambda text: text.replace('"version": 1', '"version": 2'),
+        lambda text: text.replace('"version": 2', '"version": 3'),
         lambda text: text.replace("1.1", "NaN"),
         lambda text: text.replace("1.1", '"__import__"'),
         lambda text: text.replace('"layers": 3', '"layers": -3'),

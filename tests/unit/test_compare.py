@@ -10,9 +10,9 @@ import torch
 
 from vdit_core.call import TokenGrid
 from vdit_core.maps.compare import compare, compare_maps
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import StoreError
-from vdit_core.selection import Indices, SelectionError
+from vdit_core.selection import Indices, Selection, SelectionError
 
 
 def plain(q, k):

@@ -96,5 +96,5 @@ def test_what_cannot_be_meant_is_named():
     q, k, v = random_call(6)
     with pytest.raises(ValueError, match="no rule 'most'"):
         masked_attention(q, k, v, torch.ones(HEADS), "most")
-    with pytest.raises(ValueError, match=r"keep is \[0\.0, 1\.5, 0\.0\]; it is a share"):
+    with pytest.raises(ValueError, match=r"The share is \[0\.0, 1\.5, 0\.0\]; it lies between 0 and 1"):
         masked_attention(q, k, v, torch.tensor([0.0, 1.5, 0.0]))

@@ -6,21 +6,20 @@ import pytest
 import torch
 
 from vdit_core.call import TokenGrid
-from vdit_core.maps import observer as observe
-from vdit_core.maps import structure, summary
-from vdit_core.maps.observer import Observer, from_store
+from vdit_core.maps import observer, structure, summary
+from vdit_core.maps.observer import from_store
 from vdit_core.maps.view import title
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import StoreError
-from vdit_core.selection import Indices
+from vdit_core.selection import Indices, Selection
 
 GRID = TokenGrid(3, 5, 6, prefix=2)
 
 
 @pytest.fixture
 def recorded(host):
-    def record(selection: Selection | None = None, precision: str = "exact", **changes):
-        recorder = Recorder(selection, precision)
+    def record(selection: Selection | None = None, quantization: str = "none", **changes):
+        recorder = Recorder(selection, quantization)
         host(grid=GRID, **changes).run(1, recorder)
         return recorder.store
 
@@ -31,26 +30,26 @@ def recorded(host):
 def seen(monkeypatch) -> list[torch.Tensor]:
     """The queries that statistics were computed of."""
     given = []
-    plain = observe.map_statistics
-    monkeypatch.setattr(observe, "map_statistics", lambda q, *rest: given.append(q) or plain(q, *rest))
+    plain = observer.map_statistics
+    monkeypatch.setattr(observer, "map_statistics", lambda q, *rest: given.append(q) or plain(q, *rest))
     return given
 
 
-@pytest.mark.parametrize(("dtype", "precision"), [("bfloat16", "exact"), ("bfloat16", "int8"), ("float32", "exact")])
-def test_a_recording_is_read_in_its_own_dtype_and_not_copied(recorded, seen, dtype, precision):
-    store = recorded(precision=precision, dtype=getattr(torch, dtype))
+@pytest.mark.parametrize(("dtype", "quantization"), [("bfloat16", "none"), ("bfloat16", "int8"), ("float32", "none")])
+def test_a_recording_is_read_in_its_own_dtype_and_not_copied(recorded, seen, dtype, quantization):
+    store = recorded(quantization=quantization, dtype=getattr(torch, dtype))
     found = from_store(store, Selection(heads=Indices("1")))
     assert [x.dtype for x in seen] == [getattr(torch, dtype)] * len(store)
-    kept = {part.untyped_storage().data_ptr() for entry in store._shelf._entries.values() for part in entry.values()}
+    kept = {part.untyped_storage().data_ptr() for entry in store._storage._entries.values() for part in entry.values()}
     copied = [x for x in seen if x.untyped_storage().data_ptr() not in kept]
-    assert len(copied) == (len(store) if precision == "int8" else 0)
+    assert len(copied) == (len(store) if quantization == "int8" else 0)
     assert found.heads == (1,)
 
 
 def test_an_observer_makes_no_copies_either(host, seen):
     given = []
 
-    class Look(Observer):
+    class Look(observer.MapObserver):
         def __call__(self, call, proceed):
             given.append(call.q.data_ptr())
             return super().__call__(call, proceed)

@@ -13,7 +13,7 @@ from vdit_core.coverage import gaps, numbered, ranges
 from vdit_core.errors import VDiTError
 from vdit_core.outcome import Level, Verdict, done, failed, idle, joined, of_runs
 from vdit_core.recording.store import StoreFileError
-from vdit_core.transfer import Report, TransferError
+from vdit_core.transfer import TransferError, TransferReport
 
 
 def test_a_caveat_makes_a_good_verdict_a_partly_good_one():
@@ -32,11 +32,11 @@ def test_of_several_the_worst_counts():
 @pytest.mark.parametrize(
     ("report", "verdict"),
     [
-        (Report(4, 4), done("replaced 4 of 4 calls")),
-        (Report(4, 4, causes=("x",)), Verdict(Level.PARTLY, "replaced 4 of 4 calls; x")),
-        (Report(3, 4), Verdict(Level.PARTLY, "replaced 3 of 4 calls")),
-        (Report(0, 4, causes=("x",)), failed("replaced 0 of 4 calls; x")),
-        (Report(0, 0, nothing="why"), idle("nothing to replace: why")),
+        (TransferReport(4, 4), done("replaced 4 of 4 calls")),
+        (TransferReport(4, 4, causes=("x",)), Verdict(Level.PARTLY, "replaced 4 of 4 calls; x")),
+        (TransferReport(3, 4), Verdict(Level.PARTLY, "replaced 3 of 4 calls")),
+        (TransferReport(0, 4, causes=("x",)), failed("replaced 0 of 4 calls; x")),
+        (TransferReport(0, 0, nothing="why"), idle("nothing to replace: why")),
     ],
 )
 def test_a_transfers_verdict(report, verdict):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
-from vdit_core.sparse.block_mask import reaching, strongest, with_dense_queries
+from vdit_core.sparse.block_mask import top_k, top_p, with_dense_queries
 from vdit_core.sparse.kernels import choose
 from vdit_core.sparse.kernels import gathered as gathered_file
 from vdit_core.sparse.kernels.gathered import Gathered
@@ -39,8 +39,8 @@ def random_call(grid: TokenGrid, seed: int, rows: int = 2) -> tuple[torch.Tensor
 def token_mask(lists, plan) -> torch.Tensor:
     """Which token looks at which, bool (rows, heads, tokens, tokens), in the host's order."""
     place = torch.empty(plan.grid.tokens, dtype=torch.long)
-    place[plan.order.long()] = torch.arange(plan.grid.tokens)
-    return lists.mask(plan.key_blocks)[:, :, place // plan.queries][..., place // plan.keys]
+    place[plan.permutation.long()] = torch.arange(plan.grid.tokens)
+    return lists.to_dense(plan.key_blocks)[:, :, place // plan.queries][..., place // plan.keys]
 
 
 def brute(q, k, v, mask, sharpness):
@@ -61,18 +61,18 @@ def test_block_sparse_attention_is_the_masked_map(pattern, grid, keep, first_fra
     assert mask.any(-1).all(), "a query looks at nothing"
     out = Gathered()(call, lists, sharpness)
     torch.testing.assert_close(out.double(), brute(q, k, v, mask, sharpness), rtol=1e-4, atol=1e-5)
-    computed = lists.mask(plan.key_blocks).float().mean((0, 2, 3))
+    computed = lists.to_dense(plan.key_blocks).float().mean((0, 2, 3))
     torch.testing.assert_close(lists.density(plan.key_blocks), computed.expand(len(lists.density(plan.key_blocks))))
 
 
-@pytest.mark.parametrize("pattern", [name for name in PATTERNS if name != "mass"])
+@pytest.mark.parametrize("pattern", [name for name in PATTERNS if name != "block top-p"])
 @given(grid=grids, keep=shares)
 def test_the_share_is_kept(pattern, grid, keep):
     """As many blocks as asked for, or those that are always kept."""
     plan = tiles(grid)
     call = tile(*random_call(grid, 0), plan)
     kept = always(plan)
-    counts = PATTERNS[pattern](call, keep, kept, torch.ones(HEADS)).counts
+    counts = PATTERNS[pattern](call, keep, kept, torch.ones(HEADS)).kv_num_blocks
     expected = (keep * plan.key_blocks).round().clamp(min=int(kept.sum()))
     assert (counts == expected[:, None]).all()
 
@@ -82,7 +82,7 @@ def test_mass_is_reached_and_no_block_is_wasted(grid, keep):
     plan = tiles(grid)
     call = tile(*random_call(grid, 1), plan)
     weights = (call.q_means @ call.k_means.mT / math.sqrt(DIM)).softmax(-1)
-    mask = PATTERNS["mass"](call, keep, always(plan), torch.ones(HEADS)).mask(plan.key_blocks)
+    mask = PATTERNS["block top-p"](call, keep, always(plan), torch.ones(HEADS)).to_dense(plan.key_blocks)
     held = (weights * mask).sum(-1)
     assert (held >= keep[:, None] - 1e-5).all()
     free = mask.clone()
@@ -95,7 +95,9 @@ def test_top_blocks_are_those_of_the_best_means():
     plan = tiles(TokenGrid(4, 8, 8))
     call = tile(*random_call(plan.grid, 2), plan)
     scores = call.q_means @ call.k_means.mT
-    mask = PATTERNS["top blocks"](call, torch.tensor([0.3, 0.6]), always(plan), torch.ones(HEADS)).mask(plan.key_blocks)
+    mask = PATTERNS["block top-k"](call, torch.tensor([0.3, 0.6]), always(plan), torch.ones(HEADS)).to_dense(
+        plan.key_blocks
+    )
     scores[..., -1] = math.inf  # always kept
     least_kept = scores.masked_fill(~mask, math.inf).amin(-1)
     best_left = scores.masked_fill(mask, -math.inf).amax(-1)
@@ -105,7 +107,9 @@ def test_top_blocks_are_those_of_the_best_means():
 def test_a_window_is_around_its_block_and_equally_large_everywhere():
     plan = tiles(TokenGrid(6, 12, 12))
     call = tile(*random_call(plan.grid, 3), plan)
-    mask = PATTERNS["window"](call, torch.tensor([0.1, 0.25]), always(plan), torch.ones(HEADS)).mask(plan.key_blocks)
+    mask = PATTERNS["window"](call, torch.tensor([0.1, 0.25]), always(plan), torch.ones(HEADS)).to_dense(
+        plan.key_blocks
+    )
     sides = torch.tensor([6.0, 12.0, 12.0])
     apart = ((plan.query_centres()[:, None] - plan.centre).abs() / sides).amax(-1)
     for head in range(HEADS):
@@ -119,7 +123,7 @@ def test_a_window_is_around_its_block_and_equally_large_everywhere():
 def test_a_radial_disc_shrinks_with_time():
     plan = tiles(TokenGrid(9, 16, 16))
     call = tile(*random_call(plan.grid, 4), plan)
-    mask = PATTERNS["radial"](call, torch.tensor([0.4, 0.4]), always(plan), torch.ones(HEADS)).mask(plan.key_blocks)
+    mask = PATTERNS["radial"](call, torch.tensor([0.4, 0.4]), always(plan), torch.ones(HEADS)).to_dense(plan.key_blocks)
     away = (plan.query_centres()[:, None] - plan.centre).abs()
     mask[..., -1] = False  # always kept
     radius = away[..., 1:].norm(dim=-1).where(mask[0, 0], 0)
@@ -141,15 +145,15 @@ def test_lists_begin_with_the_last_block():
     scores = torch.randn(1, HEADS, 5, 11)
     kept = torch.zeros(11, dtype=torch.bool)
     with pytest.raises(ValueError, match="last key block"):
-        strongest(scores, torch.tensor([0.5, 0.5]), kept)
+        top_k(scores, torch.tensor([0.5, 0.5]), kept)
     kept[[2, 10]] = True
     for lists in (
-        strongest(scores, torch.tensor([0.1, 0.5]), kept),
-        reaching(scores.softmax(-1), torch.tensor([0.1, 0.9]), kept),
+        top_k(scores, torch.tensor([0.1, 0.5]), kept),
+        top_p(scores.softmax(-1), torch.tensor([0.1, 0.9]), kept),
     ):
-        assert (lists.blocks[..., 0] == 10).all()
-        assert (lists.blocks[..., 1] == 2).all()
-        for found, count in zip(lists.blocks.flatten(0, 2), lists.counts.flatten(), strict=True):
+        assert (lists.kv_indices[..., 0] == 10).all()
+        assert (lists.kv_indices[..., 1] == 2).all()
+        for found, count in zip(lists.kv_indices.flatten(0, 2), lists.kv_num_blocks.flatten(), strict=True):
             listed = found[:count].tolist()
             assert len(set(listed)) == len(listed)
 
@@ -157,11 +161,11 @@ def test_lists_begin_with_the_last_block():
 def test_few_bytes_at_once_change_nothing(monkeypatch):
     plan = tiles(TokenGrid(4, 8, 8))
     call = tile(*random_call(plan.grid, 7), plan)
-    lists = PATTERNS["top blocks"](call, torch.tensor([0.3, 0.6]), always(plan), torch.ones(HEADS))
+    lists = PATTERNS["block top-k"](call, torch.tensor([0.3, 0.6]), always(plan), torch.ones(HEADS))
     whole = Gathered()(call, lists, torch.ones(HEADS))
     monkeypatch.setattr(gathered_file, "_BYTES", 1)
     torch.testing.assert_close(Gathered()(call, lists, torch.ones(HEADS)), whole)
 
 
 def test_a_cpu_gathers():
-    assert choose(torch.zeros(1, 1, 4, 16), "top blocks").name == "gathered blocks"
+    assert choose(torch.zeros(1, 1, 4, 16), "block top-k").name == "gathered blocks"

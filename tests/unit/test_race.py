@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vdit_core.attention.autotune import Race
+from vdit_core.attention.autotune import Autotuner
 
 CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ def test_the_fastest_of_three_is_found_once(clock):
 
         return run
 
-    race = Race()
+    race = Autotuner()
     ways = [way("slow", 1, 3), way("fast, once it is compiled", 20, 1), way("host", 2, 2)]
     assert race.run("kind", ways, CPU) == (3, 1, 2)
     assert race.run("kind", ways, CPU) == (3, 1, 2)
@@ -43,7 +43,7 @@ def test_a_way_that_fails_takes_for_ever_and_says_so(caplog):
     def broken():
         raise RuntimeError("no such instruction")
 
-    times = Race().run("kind", [broken, lambda: None], CPU)
+    times = Autotuner().run("kind", [broken, lambda: None], CPU)
     assert times[0] == math.inf > times[1]
     assert "no such instruction" in caplog.text
 
@@ -58,4 +58,4 @@ def test_what_must_not_fail_raises(place):
     ways = [lambda: None, lambda: None]
     ways[place] = broken
     with pytest.raises(RuntimeError, match=r"full|the host's"):
-        Race().run("kind", ways, CPU)
+        Autotuner().run("kind", ways, CPU)

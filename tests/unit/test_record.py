@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vdit_core.recording.budget import RecordingTooLarge, Room
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import Evaluation, Key
-from vdit_core.selection import Indices, SelectionError
+from vdit_core.selection import Indices, Selection, SelectionError
 
 CPU = torch.device("cpu")
 
@@ -103,8 +103,8 @@ def test_a_second_run_starts_a_new_store(host):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="'fp4' is not one of exact, int8"):
-        Recorder(precision="fp4")
+    with pytest.raises(ValueError, match="'fp4' is not one of none, int8"):
+        Recorder(quantization="fp4")
 
 
 def test_what_does_not_fit_the_budget_is_refused_before_the_first_call(host):
@@ -117,7 +117,7 @@ def test_what_does_not_fit_the_budget_is_refused_before_the_first_call(host):
     with pytest.raises(RecordingTooLarge, match=r"3 layers x 3 steps x 2 branches = 18 calls of .*; 17 fit\. .*int8"):
         host().run(1, Recorder(room=Room(weight - 1)), backend=lambda *qkv: calls.append(qkv))
     assert not calls
-    host().run(1, Recorder(precision="int8", room=Room(weight // 2)))
+    host().run(1, Recorder(quantization="int8", room=Room(weight // 2)))
 
 
 def test_the_evaluations_that_are_known_of_count(host):

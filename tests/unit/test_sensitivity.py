@@ -12,9 +12,9 @@ from vdit_core.attention.reference import masked_attention
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.metrics import Quality
 from vdit_core.selection import Indices
-from vdit_core.sparse.ablation import Case, EndToEnd, cases, measure
-from vdit_core.sparse.calibration import LEVELS, TEMPERATURES, LocalErrors, Sensitivity, profile
-from vdit_core.sparse.config import Settings
+from vdit_core.sparse.ablation import Case, LayerAblation, cases, measure
+from vdit_core.sparse.calibration import LEVELS, TEMPERATURES, Calibration, LocalErrors, profile
+from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.describe import describe
 from vdit_core.sparse.patterns import PATTERNS
 from vdit_core.sparse.patterns.always import always
@@ -31,14 +31,14 @@ def same(first, second) -> bool:
 
 
 def test_measuring_changes_nothing(host):
-    assert same(host(grid=GRID).run(1, Sensitivity("exact share")), host(grid=GRID).run(1))
+    assert same(host(grid=GRID).run(1, Calibration("exact top-k")), host(grid=GRID).run(1))
 
 
 @pytest.mark.parametrize("chunk", [64 * 2**20, 4 * 2 * 2 * GRID.tokens * 30])
 def test_exact_errors_are_those_of_exact_masking(host, monkeypatch, chunk):
     monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", chunk)
     synthetic = host(grid=GRID, samples=2)
-    observer = Sensitivity("exact share", Indices("0, 2"))
+    observer = Calibration("exact top-k", Indices("0, 2"))
     synthetic.run(1, observer)
     found = observer.found
     assert found.errors.shape == (3, 2, len(TEMPERATURES), len(LEVELS))
@@ -57,16 +57,16 @@ def test_exact_errors_are_those_of_exact_masking(host, monkeypatch, chunk):
 
 def test_block_errors_are_those_of_the_blocks(host):
     synthetic = host(grid=GRID, sigmas=(1.0,), branches=("cond",))
-    observer = Sensitivity("top blocks")
+    observer = Calibration("block top-k")
     synthetic.run(1, observer)
     plan = tiles(GRID)
     place = torch.empty(GRID.tokens, dtype=torch.long)
-    place[plan.order.long()] = torch.arange(GRID.tokens)
+    place[plan.permutation.long()] = torch.arange(GRID.tokens)
     (site,) = (site for site in synthetic.sites() if site.layer == 2)
     q, k, v = synthetic.tensors(1, site)
     level = LEVELS.index(0.3)
-    lists = PATTERNS["top blocks"](tile(q, k, v, plan), torch.full((2,), 0.3), always(plan), torch.ones(2))
-    mask = lists.mask(plan.key_blocks)[:, :, place // plan.queries][..., place // plan.keys]
+    lists = PATTERNS["block top-k"](tile(q, k, v, plan), torch.full((2,), 0.3), always(plan), torch.ones(2))
+    mask = lists.to_dense(plan.key_blocks)[:, :, place // plan.queries][..., place // plan.keys]
     scores = q.double() @ k.double().mT / math.sqrt(q.shape[-1])
     error = (scores.masked_fill(~mask, -math.inf).softmax(-1) - scores.softmax(-1)) @ v.double()
     expected = error.square().mean((0, 2, 3)).numpy()
@@ -74,7 +74,7 @@ def test_block_errors_are_those_of_the_blocks(host):
 
 
 def test_a_sample_of_queries_stands_for_all(host):
-    every, some = Sensitivity("exact share"), Sensitivity("exact share", queries=40)
+    every, some = Calibration("exact top-k"), Calibration("exact top-k", queries=40)
     for observer in (every, some):
         host(grid=GRID).run(1, observer)
     assert some.found.plain == pytest.approx(every.found.plain, rel=0.5)
@@ -82,12 +82,12 @@ def test_a_sample_of_queries_stands_for_all(host):
 
 
 def test_methods_that_adapt_are_not_measured():
-    with pytest.raises(ValueError, match="'mass' is not measured; those that are: top blocks, window"):
-        Sensitivity("mass")
+    with pytest.raises(ValueError, match="'block top-p' is not measured; those that are: block top-k, window"):
+        Calibration("block top-p")
 
 
 def test_a_run_that_breaks_off_gives_no_errors(host):
-    observer = Sensitivity("exact share")
+    observer = Calibration("exact top-k")
     with pytest.raises(RuntimeError, match="broken"):
         host(grid=GRID).run(1, observer, backend=lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="has not ended well"):
@@ -103,7 +103,7 @@ def local(model: ModelSignature = MODEL) -> LocalErrors:
     plain = np.array([1e-4, 1.0, 1e-3])[:, None, None] * np.array([1.0, 2.0])[:, None] * (1 - levels) ** 2
     errors = np.repeat(plain[:, :, None], len(TEMPERATURES), axis=2)
     errors[:, 1, TEMPERATURES.index(1.1)] *= 0.5
-    return LocalErrors(model, "exact share", LEVELS, TEMPERATURES, errors, np.ones((3, 2)))
+    return LocalErrors(model, "exact top-k", LEVELS, TEMPERATURES, errors, np.ones((3, 2)))
 
 
 def test_a_profile_gives_most_to_the_strict_layer_and_tunes_temperatures():
@@ -139,7 +139,7 @@ def test_every_layer_alone_then_all_but_the_worst():
         asked.append(len(keeps))
         return clips_of(keeps)
 
-    found = measure(MODEL, 0.3, sample, most_worst=2)
+    found = measure(MODEL, 0.3, sample, max_spared=2)
     assert asked == [5, 3]
     assert found.worst[0] == 1
     assert found.all_but[0].label == "all but 1"
@@ -160,9 +160,11 @@ def test_the_cases_mask_what_they_say():
 
 def test_the_words_name_the_layers():
     case = Case("x", np.ones((3, 2)), Quality(20.0, 0.9, 0.1))
-    found = EndToEnd(0.3, (case, case, case), case, (Case("all but 1", np.ones((3, 2)), Quality(31.0, 0.99, 0.01)),))
+    found = LayerAblation(
+        0.3, (case, case, case), case, (Case("all but 1", np.ones((3, 2)), Quality(31.0, 0.99, 0.01)),)
+    )
     text = describe(profile(local(), 0.4), found)
-    assert text.startswith("Method exact share, 40% of the maps on average. Most is spent on layers 1,")
+    assert text.startswith("Method exact top-k, 40% of the maps on average. Most is spent on layers 1,")
     assert "all layers masked 20.0 dB; all but 1 31.0 dB" in text
 
 
@@ -171,16 +173,16 @@ def test_quality_is_measured_against_the_dense_video():
 
     def sample(editor: SparseAttention | None) -> torch.Tensor:
         sampled.append(editor)
-        keep = 1.0 if editor is None else editor.settings.keep
-        profiled = editor is not None and editor.settings.profile is not None
+        keep = 1.0 if editor is None else editor.config.density
+        profiled = editor is not None and editor.config.profile is not None
         return clips_of([np.full((3, 2), keep + (1 - keep) * 0.9 * profiled)])
 
     made = profile(local(), 0.4)
-    found = compare(sample, lambda x: x, Settings("exact share"), [0.5, 0.2], made)
-    tried = [(trial.keep, trial.profiled) for trial in found.trials]
+    found = compare(sample, lambda x: x, SparseConfig("exact top-k"), [0.5, 0.2], made)
+    tried = [(trial.density, trial.profiled) for trial in found.videos]
     assert tried == [(0.5, False), (0.5, True), (0.2, False), (0.2, True)]
-    assert list(found.clips) == ["dense", *(trial.label for trial in found.trials)]
+    assert list(found.clips) == ["dense", *(trial.label for trial in found.videos)]
     assert all(gain > 15 for gain in found.gains().values())
-    assert found.trials[0].quality.psnr > found.trials[2].quality.psnr
+    assert found.videos[0].quality.psnr > found.videos[2].quality.psnr
     assert len(sampled) == 5
     assert len(found.as_text().splitlines()) == 7

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from vdit_core.attention.biased import attend_biased
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.recording.recorder import Recorder, Selection
-from vdit_core.selection import Indices, SelectionError
+from vdit_core.recording.recorder import Recorder
+from vdit_core.selection import Indices, Selection, SelectionError
 from vdit_core.sinks.bias import to_mass
 from vdit_core.sinks.code import decode, encode
 from vdit_core.sinks.control import ControlError, SinkControl, Targets
@@ -45,10 +45,10 @@ def test_mass_and_evenness_are_those_of_the_map(monkeypatch, bytes_at_once):
     for chosen in (None, torch.tensor([3, 50, 51, 99])):
         for one in (None, bias):
             weights = rows(q, k, one) if chosen is None else rows(q, k, one)[:, chosen]
-            mass, evenness = received(q, k, chosen, one)
+            mass, participation = received(q, k, chosen, one)
             torch.testing.assert_close(mass.double(), weights.mean(1), rtol=1e-4, atol=1e-7)
             expected = weights.mean(1).square() / weights.square().mean(1)
-            torch.testing.assert_close(evenness.double(), expected, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(participation.double(), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_evenness_tells_all_queries_from_one():
@@ -57,10 +57,10 @@ def test_evenness_tells_all_queries_from_one():
     k[:, 7, 0] = 6.0  # every query looks at key 7
     q[0, :, 1] = q[0, 20] = k[0, 30] = 0
     q[0, 20, 1], k[0, 30, 1] = 30.0, 30.0  # only query 20 looks at key 30
-    mass, evenness = received(q, k)
-    assert (evenness[:, 7] > 0.5).all()
+    mass, participation = received(q, k)
+    assert (participation[:, 7] > 0.5).all()
     assert mass[0, 30] * GRID.tokens > 1
-    assert evenness[0, 30] < 0.1
+    assert participation[0, 30] < 0.1
 
 
 @given(st.lists(st.floats(0.01, 60_000), min_size=1, max_size=20))
@@ -102,7 +102,7 @@ def planted(host, masses, queries=1024, grid=LARGE, layers=2, heads=2, sigmas=(1
 
 
 def test_planted_sinks_are_found_all_and_only_these(host):
-    """Recall 1 and precision 1 for masses from 1 % up at 4,096 tokens, of 1,024 sampled queries; places exact."""
+    """Recall 1 and quantization 1 for masses from 1 % up at 4,096 tokens, of 1,024 sampled queries; places exact."""
     masses = {(0, 1): {5: 0.01, 2049: 0.3}, (1, 0): {4095: 0.05, 1024: 0.012}, (1, 1): {100: 0.02}}
     findings = planted(host, masses)
     assert findings.grid.tokens == 4096
@@ -137,7 +137,7 @@ def test_maps_without_sinks_have_none(host):
     k[0, :, 0], k[0, :, 1] = angle.cos(), angle.sin()
     record = SinkRecord(synthetic.describe(), (0,), None)
     local = map_sinks(400 * k, 10 * k)
-    assert float(local.mass[0, 0]) * LARGE.tokens < 16 or float(local.evenness[0, 0]) < 0.25
+    assert float(local.mass[0, 0]) * LARGE.tokens < 16 or float(local.participation[0, 0]) < 0.25
     record.calls = dict.fromkeys(list(observer.record.calls)[:1], local)
     assert detect(record).sinks == ()
 

@@ -24,11 +24,11 @@ def test_mass_and_evenness_are_those_of_the_plain_way(monkeypatch, tokens, dim, 
     chosen = None if queries is None else torch.randperm(tokens)[:queries]
     if queries is None and tokens > 30000:
         pytest.skip("all rows of a large map are not measured")
-    mass, evenness = received(q, k, chosen)
+    mass, participation = received(q, k, chosen)
     monkeypatch.setattr(received_file, "kernels_take", lambda *_: False)
     plain_mass, plain_evenness = received(q, k, chosen)
     torch.testing.assert_close(mass, plain_mass, rtol=2e-2, atol=1e-7)
-    torch.testing.assert_close(evenness, plain_evenness, rtol=5e-2, atol=1e-3)
+    torch.testing.assert_close(participation, plain_evenness, rtol=5e-2, atol=1e-3)
     assert mass.sum(1).tolist() == pytest.approx([1] * heads, rel=1e-3)
 
 

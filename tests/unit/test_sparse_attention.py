@@ -13,17 +13,17 @@ from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.recording.recorder import Recorder
 from vdit_core.selection import LayerMask, SelectionError
 from vdit_core.sparse import sparse_attention
-from vdit_core.sparse.config import Settings
+from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.profile import ProfileError, SparseProfile
 from vdit_core.sparse.sparse_attention import SparseAttention
-from vdit_core.transfer import LiveTransfer, Transfer, Where
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
 GRID = TokenGrid(3, 6, 6)
 
 
-def everywhere(method: str = "exact share", keep: float = 0.3, **changes) -> Settings:
-    """Settings under which only the keep decides."""
-    return Settings(method, keep, **({"dense_first": 0.0, "minimum_tokens": 0, "if_slower": "sparse"} | changes))
+def everywhere(method: str = "exact top-k", density: float = 0.3, **changes) -> SparseConfig:
+    """SparseConfig under which only the density decides."""
+    return SparseConfig(method, density, **({"dense_first": 0.0, "minimum_tokens": 0, "if_slower": "sparse"} | changes))
 
 
 def same(first, second) -> bool:
@@ -38,8 +38,8 @@ def stock(host):
 @pytest.mark.parametrize(
     "settings",
     [
-        everywhere(keep=1.0),
-        everywhere("top blocks", keep=1.0),
+        everywhere(density=1.0),
+        everywhere("block top-k", density=1.0),
         everywhere(dense_layers=LayerMask("all")),
         everywhere(dense_first=1.0),
         everywhere(dense_first=0.4, dense_last=0.6),
@@ -64,7 +64,7 @@ def test_it_is_exact_masking_where_it_acts(host, stock):
             assert acts != torch.equal(found[key], stock[key])
 
 
-@pytest.mark.parametrize("method", ["top blocks", "mass", "window", "radial", "exact mass"])
+@pytest.mark.parametrize("method", ["block top-k", "block top-p", "window", "radial", "exact top-p"])
 def test_every_method_runs_and_says_what_it_computed(host, stock, method):
     editor = SparseAttention(everywhere(method, 0.5))
     found = host(grid=GRID).run(1, editor)
@@ -77,7 +77,7 @@ def test_every_method_runs_and_says_what_it_computed(host, stock, method):
 
 
 def test_the_report_counts_dense_calls_too(host):
-    editor = SparseAttention(everywhere(keep=0.5, dense_layers=LayerMask("0"), dense_last=0.3))
+    editor = SparseAttention(everywhere(density=0.5, dense_layers=LayerMask("0"), dense_last=0.3))
     host(grid=GRID, batched=True).run(1, editor)
     report = editor.report
     assert (report.sparse, report.expected, report.of) == (8, 8, 18)
@@ -86,13 +86,13 @@ def test_the_report_counts_dense_calls_too(host):
     assert str(report).startswith("computed 78% of all maps (8 of 18 calls at 50%)")
 
 
-def profile(model: ModelSignature, method: str = "exact share", **changes) -> SparseProfile:
+def profile(model: ModelSignature, method: str = "exact top-k", **changes) -> SparseProfile:
     """Layer 0 is strict, the others tolerant."""
     strict, tolerant = ((9.0, 8.0, 7.0),) * model.heads, ((0.1, 1e-3, 1e-4),) * model.heads
     fields = {
         "model": model,
         "method": method,
-        "keep": 0.5,
+        "density": 0.5,
         "levels": (0.1, 0.4, 0.8),
         "errors": (strict, *((tolerant,) * (model.layers - 1))),
         "temperature": (((1.0, 1.0, 1.0),) * model.heads,) * model.layers,
@@ -103,18 +103,18 @@ def profile(model: ModelSignature, method: str = "exact share", **changes) -> Sp
 def test_a_profile_spends_the_mean(host):
     synthetic = host(grid=GRID)
     made = profile(synthetic.describe().model)
-    places = everywhere(keep=0.5, profile=made).resolve(synthetic.describe())
-    assert places.keep.mean() == pytest.approx(0.5)
-    assert (places.keep[0] == 1).all()
-    editor = SparseAttention(everywhere(keep=0.5, profile=made))
+    places = everywhere(density=0.5, profile=made).resolve(synthetic.describe())
+    assert places.density.mean() == pytest.approx(0.5)
+    assert (places.density[0] == 1).all()
+    editor = SparseAttention(everywhere(density=0.5, profile=made))
     synthetic.run(1, editor)
     assert editor.report.expected == 2 * 3 * 2  # layer 0 is whole
     assert editor.report.overall == pytest.approx(0.5, abs=0.02)
 
 
 def test_a_dense_layer_at_a_strength_goes_that_part_of_the_way(host):
-    places = everywhere(keep=0.2, dense_layers=LayerMask("0:0.5, 1")).resolve(host().describe())
-    assert places.keep[:, 0].tolist() == pytest.approx([0.6, 1.0, 0.2])
+    places = everywhere(density=0.2, dense_layers=LayerMask("0:0.5, 1")).resolve(host().describe())
+    assert places.density[:, 0].tolist() == pytest.approx([0.6, 1.0, 0.2])
     assert places.sparse_layers() == {0, 2}
 
 
@@ -122,7 +122,7 @@ def test_a_profile_of_another_model_or_method_is_refused_before_anything_is_comp
     model = host().describe().model
     with pytest.raises(ProfileError, match="measured on a model of 4 layers"):
         host().run(1, SparseAttention(everywhere(profile=profile(replace(model, layers=4)))))
-    with pytest.raises(ProfileError, match="for the method 'exact share', not 'window'"):
+    with pytest.raises(ProfileError, match="for the method 'exact top-k', not 'window'"):
         host().run(1, SparseAttention(everywhere("window", profile=profile(model))))
     with pytest.raises(SelectionError, match="Layer 9"):
         host().run(1, SparseAttention(everywhere(dense_layers=LayerMask("9"))))
@@ -132,22 +132,22 @@ def test_a_profile_of_another_model_or_method_is_refused_before_anything_is_comp
     ("changes", "says"),
     [
         ({"method": "blocks"}, "no method 'blocks'"),
-        ({"keep": 1.2}, "keep is 1.2"),
+        ({"density": 1.2}, "density is 1.2"),
         ({"dense_first": -0.1}, "dense_first is -0.1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"if_slower": "maybe"}, "not 'maybe'"),
+        ({"if_slower": "maybe"}, "if_slower is 'maybe'"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_named(changes, says):
     with pytest.raises(ValueError, match=says):
-        Settings(**changes)
+        SparseConfig(**changes)
 
 
 def test_samples_may_keep_differently(host):
     keeps = [torch.full((3, 2), value) for value in (1.0, 0.2, 0.6)]
     together = host(grid=GRID, samples=3).run(1, SparseAttention(everywhere(), keeps))
     for sample, keep in enumerate((1.0, 0.2, 0.6)):
-        alone = host(grid=GRID, samples=3).run(1, SparseAttention(everywhere(keep=keep)))
+        alone = host(grid=GRID, samples=3).run(1, SparseAttention(everywhere(density=keep)))
         for key in alone:
             if key[-1] == sample:
                 torch.testing.assert_close(together[key], alone[key])
@@ -170,19 +170,19 @@ def test_a_transfer_goes_through_it_in_either_order(host, sparse_first):
             torch.testing.assert_close(found[site.layer, site.sigma, 0, row.branch, row.sample], value)
 
 
-@pytest.mark.parametrize("method", ["exact share", "top blocks"])
+@pytest.mark.parametrize("method", ["exact top-k", "block top-k"])
 @pytest.mark.parametrize("sparse_first", [True, False])
 def test_a_live_transfer_goes_through_it(host, sparse_first, method):
     """Every row: the source's map, masked, over its own values."""
     synthetic = host(grid=GRID, samples=3)
-    editors = [LiveTransfer(Where(LayerMask("0, 2:0.5"))), SparseAttention(everywhere(method))]
+    editors = [LiveTransfer(TransferConfig(LayerMask("0, 2:0.5"))), SparseAttention(everywhere(method))]
     found = synthetic.run(1, *(reversed(editors) if sparse_first else editors))
     alone = synthetic.run(1, SparseAttention(everywhere(method)))
     for key, value in found.items():
         if key[0] == 1 or key[-1] == 0:  # no transfer in this layer, or the source itself
             torch.testing.assert_close(value, alone[key])
     for site in synthetic.sites():
-        if site.layer == 0 and method == "exact share":
+        if site.layer == 0 and method == "exact top-k":
             q, k, v = synthetic.tensors(1, site)
             source = torch.zeros(3, dtype=torch.long)
             expected = masked_attention(q[source], k[source], v, torch.full((2,), 0.3))[0]
@@ -198,20 +198,20 @@ def test_a_recorder_sees_the_same(host):
 
 
 def test_slower_is_dense_unless_it_is_wanted(host, stock, monkeypatch, caplog):
-    monkeypatch.setattr(sparse_attention._race, "run", lambda *_: (3.0, 1.0))
+    monkeypatch.setattr(sparse_attention._autotuner, "run", lambda *_: (3.0, 1.0))
     with caplog.at_level(logging.WARNING):
-        editor = SparseAttention(everywhere("top blocks", if_slower="dense"))
+        editor = SparseAttention(everywhere("block top-k", if_slower="dense"))
         found = host(grid=GRID).run(1, editor)
     assert same(found, stock)
     assert editor.report.sparse == 0
     assert "gathered blocks would take 3.0 times the dense attention's time" in str(editor.report)
     assert len([one for one in caplog.records if "sparse attention" in one.message]) == 1, "said more than once"
-    assert not same(host(grid=GRID).run(1, SparseAttention(everywhere("top blocks"))), stock)
+    assert not same(host(grid=GRID).run(1, SparseAttention(everywhere("block top-k"))), stock)
 
 
 def test_faster_is_reported_with_the_time_saved(host, monkeypatch):
-    monkeypatch.setattr(sparse_attention._race, "run", lambda *_: (1.0, 100.0))
-    editor = SparseAttention(everywhere("top blocks", if_slower="dense"))
+    monkeypatch.setattr(sparse_attention._autotuner, "run", lambda *_: (1.0, 100.0))
+    editor = SparseAttention(everywhere("block top-k", if_slower="dense"))
     host(grid=GRID).run(1, editor)
     assert editor.report.dense_seconds == 100 * 18
     assert "by gathered blocks, " in str(editor.report)
@@ -240,7 +240,7 @@ def test_an_interrupted_run_leaves_nothing_behind(host):
     def broken(q, k, v):
         raise RuntimeError("interrupted")
 
-    editor = SparseAttention(everywhere("top blocks"))
+    editor = SparseAttention(everywhere("block top-k"))
     with pytest.raises(RuntimeError, match="interrupted"):
         host(grid=GRID).run(1, editor, backend=broken)
     assert editor._places is None

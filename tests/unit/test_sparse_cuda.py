@@ -13,7 +13,7 @@ if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
 from vdit_core.sparse.block_mask import with_dense_queries
-from vdit_core.sparse.config import Settings
+from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.kernels import choose
 from vdit_core.sparse.kernels.flex import Flex
 from vdit_core.sparse.kernels.gathered import Gathered
@@ -44,8 +44,8 @@ def random_call(grid: TokenGrid, dtype: torch.dtype, dim: int = 128, rows: int =
 
 def brute(q, k, v, lists, plan, sharpness):
     place = torch.empty(plan.grid.tokens, dtype=torch.long, device=DEVICE)
-    place[plan.order.long()] = torch.arange(plan.grid.tokens, device=DEVICE)
-    mask = lists.mask(plan.key_blocks)[:, :, place // plan.queries][..., place // plan.keys]
+    place[plan.permutation.long()] = torch.arange(plan.grid.tokens, device=DEVICE)
+    mask = lists.to_dense(plan.key_blocks)[:, :, place // plan.queries][..., place // plan.keys]
     scores = q.double() @ k.double().mT / math.sqrt(q.shape[-1]) * sharpness[:, None, None].double()
     return scores.masked_fill(~mask, -math.inf).softmax(-1) @ v.double()
 
@@ -78,7 +78,7 @@ def test_kernels_agree(grid):
     q, k, v = random_call(grid, torch.bfloat16)
     plan, sharpness = tiles(grid, DEVICE), torch.tensor([1.0, 0.8, 1.3], device=DEVICE)
     call = tile(q, k, v, plan)
-    lists = PATTERNS["top blocks"](call, torch.tensor([0.2, 0.2, 0.4]), always(plan), sharpness)
+    lists = PATTERNS["block top-k"](call, torch.tensor([0.2, 0.2, 0.4]), always(plan), sharpness)
     expected = brute(q, k, v, lists, plan, sharpness)
     for kernel in (Gathered(), Flex()):
         assert relative(kernel(call, lists, sharpness), expected) < 1e-2, kernel.name
@@ -89,7 +89,7 @@ def test_wide_values_go_under_one_map():
     q, k, v = random_call(grid, torch.bfloat16)
     plan, sharpness = tiles(grid, DEVICE), torch.ones(3, device=DEVICE)
     call, wide = tile(q, k, v, plan), tile(q, k, torch.cat([v, -v], dim=-1), plan)
-    lists = PATTERNS["top blocks"](call, torch.full((3,), 0.3), always(plan), sharpness)
+    lists = PATTERNS["block top-k"](call, torch.full((3,), 0.3), always(plan), sharpness)
     kernel = triton_blocks.TritonBlocks()
     narrow = kernel(call, lists, sharpness)
     torch.testing.assert_close(kernel(wide, lists, sharpness), torch.cat([narrow, -narrow], dim=-1))
@@ -131,7 +131,7 @@ def test_selection_is_that_of_topk(keys, scale):
 def test_it_is_chosen_for_half_precision_and_flex_for_the_rest():
     grid = GRIDS[0]
     q, _, _ = random_call(grid, torch.bfloat16)
-    assert choose(q, "top blocks").name == "Triton blocks"
+    assert choose(q, "block top-k").name == "Triton blocks"
     assert choose(q.float(), "window").name == "flex_attention"
 
 
@@ -142,7 +142,7 @@ def test_large_grids_run_faster_than_dense_and_say_so(host):
     )  # fmt: skip
     tensors = synthetic.tensors
     synthetic.tensors = lambda seed, site: tuple(x.to(DEVICE) for x in tensors(seed, site))
-    editor = SparseAttention(Settings("top blocks", 0.2, dense_first=0.0))
+    editor = SparseAttention(SparseConfig("block top-k", 0.2, dense_first=0.0))
     synthetic.run(1, editor)
     report = editor.report
     assert report.sparse == 2

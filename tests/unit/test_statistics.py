@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vdit_core.call import TokenGrid
 from vdit_core.maps import distance
 from vdit_core.maps import sums as rows
-from vdit_core.maps.crop import Window, map_window
+from vdit_core.maps.crop import Crop, map_crop
 from vdit_core.maps.statistics import map_statistics
 from vdit_core.maps.wanted import Wanted
 
@@ -38,7 +38,7 @@ def close(found, expected):
 def chunks(request, monkeypatch):
     if request.param == "many chunks":
         monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", 4 * 40 * 3)
-        monkeypatch.setattr(rows, "LEAST_ROWS", 1)
+        monkeypatch.setattr(rows, "MIN_ROWS", 1)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -95,8 +95,8 @@ def test_all_queries_sampled_is_exact_with_no_error():
 def test_a_window_is_a_part_of_the_plain_map(grid):
     q, k = tensors(grid)
     full = plain(q, k)
-    close(map_window(q, k, Window((1, 4), (0, 3))), full[..., 1:4, 0:3])
-    pooled = map_window(q, k, Window((1, 5), (0, 4), edge=2))
+    close(map_crop(q, k, Crop((1, 4), (0, 3))), full[..., 1:4, 0:3])
+    pooled = map_crop(q, k, Crop((1, 5), (0, 4), edge=2))
     close(pooled, full[..., 1:5, 0:4].unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean((-1, -3)))
 
 
@@ -146,7 +146,7 @@ def test_with_the_fewest_queries_every_figure_has_an_honest_error(grid):
     exact = map_statistics(q, k, grid, Wanted(pooled=2, top_queries=grid.tokens))
     within = total = 0
     for seed in range(20):
-        found = map_statistics(q, k, grid, Wanted(pooled=2), queries=rows.least_queries(grid), seed=seed)
+        found = map_statistics(q, k, grid, Wanted(pooled=2), queries=rows.min_queries(grid), seed=seed)
         for name in ("frames", "temporal", "spatial", "entropy", "pooled", "received"):
             figure = getattr(found, name)
             assert figure.value.isfinite().all()
@@ -173,7 +173,7 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"not \(rows, heads, 27, head_dim\)"):
         map_statistics(q, k, TokenGrid(3, 3, 3))
     with pytest.raises(ValueError, match="columns 0 to 24 do not lie within the map's 24 tokens, 0 to 23"):
-        map_window(q, k, Window((0, 2), (0, 25)))
+        map_crop(q, k, Crop((0, 2), (0, 25)))
     with pytest.raises(ValueError, match=r"24 sampled queries: of a map on .* there must be at least 64"):
         map_statistics(q, k, grid, queries=24)
 

@@ -12,7 +12,7 @@ from vdit_core.attention.triton import kernels_take
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.maps import distance
 from vdit_core.maps import sums as rows
-from vdit_core.maps.crop import Window, map_window
+from vdit_core.maps.crop import Crop, map_crop
 from vdit_core.maps.observer import from_store
 from vdit_core.maps.statistics import map_statistics
 from vdit_core.maps.sums import bins
@@ -178,13 +178,13 @@ def test_what_the_kernels_cannot_do_is_done_without():
         assert map_statistics(x, x, grid, Wanted(20)).exact
 
 
-@pytest.mark.parametrize("window", [Window((3, 50), (100, 300)), Window((3, 250), (100, 300), edge=32)], ids=str)
+@pytest.mark.parametrize("window", [Crop((3, 50), (100, 300)), Crop((3, 250), (100, 300), edge=32)], ids=str)
 def test_a_window_is_a_part_of_the_plain_map(window, monkeypatch):
     grid = TokenGrid(6, 11, 12, prefix=9)
     q, k = tensors(grid, rows=2, heads=3)
     monkeypatch.setattr(rows, "weights", None)  # the plain path fails
     monkeypatch.setattr(fused, "_BYTES", 2**16)  # several chunks of rows
-    found = map_window(q, k, window)
+    found = map_crop(q, k, window)
     full = (q.double() @ k.double().mT / math.sqrt(q.shape[-1])).softmax(-1)
     part = full[..., slice(*window.rows), slice(*window.columns)]
     for dim, edge in ((-1, found.shape[-1]), (-2, found.shape[-2])):
@@ -195,13 +195,13 @@ def test_a_window_is_a_part_of_the_plain_map(window, monkeypatch):
 
 @pytest.fixture(scope="module")
 def stored() -> dict[str, AttentionStore]:
-    """A layer of Wan2.1-1.3B at 832 x 480 x 81 frames, by precision."""
+    """A layer of Wan2.1-1.3B at 832 x 480 x 81 frames, by quantization."""
     grid, stores = TokenGrid(21, 30, 52), {}
     q, k = tensors(grid, heads=12)
-    for precision in ("exact", "int8"):
-        header = Header(ModelSignature(1, 12, 128), grid, (1.0,), tuple(range(12)), 1, precision, "bfloat16")
-        stores[precision] = AttentionStore(header)
-        stores[precision].put(KEY, q, k)
+    for quantization in ("none", "int8"):
+        header = Header(ModelSignature(1, 12, 128), grid, (1.0,), tuple(range(12)), 1, quantization, "bfloat16")
+        stores[quantization] = AttentionStore(header)
+        stores[quantization].put(KEY, q, k)
     return stores
 
 
@@ -210,20 +210,20 @@ KEY = Key(Evaluation(1.0), "cond", 0)
 
 @pytest.mark.usefixtures("only_kernels")
 @pytest.mark.parametrize("queries", [None, 1024])
-@pytest.mark.parametrize("precision", ["exact", "int8"])
-def test_a_recording_goes_by_the_kernels(stored, queries, precision):
-    assert from_store(stored[precision], queries=queries, device="cuda").calls[KEY].queries == queries
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_a_recording_goes_by_the_kernels(stored, queries, quantization):
+    assert from_store(stored[quantization], queries=queries, device="cuda").calls[KEY].queries == queries
 
 
 @pytest.mark.parametrize("what", ["exact", "sampled", "window"])
 def test_memory_at_32760_tokens_is_at_most_256_mb(stored, what):
-    q, k = stored["exact"].get(KEY, torch.device("cuda"), torch.bfloat16)
-    grid = stored["exact"].header.grid
+    q, k = stored["none"].get(KEY, torch.device("cuda"), torch.bfloat16)
+    grid = stored["none"].header.grid
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     if what == "window":
-        map_window(q, k, Window((13260, 19500), (13260, 19500)))
+        map_crop(q, k, Crop((13260, 19500), (13260, 19500)))
     else:
         map_statistics(q, k, grid, queries=None if what == "exact" else 1024)
     assert torch.cuda.max_memory_allocated() - before <= 256e6

@@ -19,10 +19,10 @@ from vdit_core.recording.store.writer import StoreWriter
 CPU = torch.device("cpu")
 
 
-def make(precision: str = "exact", dtype: torch.dtype = torch.float16, evaluations: int = 2) -> AttentionStore:
+def make(quantization: str = "none", dtype: torch.dtype = torch.float16, evaluations: int = 2) -> AttentionStore:
     """A small store of random queries and keys: layers 0 and 2 of 3, both branches."""
     header = Header(
-        ModelSignature(3, 2, 8), TokenGrid(2, 2, 2), (1.0, 0.5, 0.25), (0, 1), 1, precision,
+        ModelSignature(3, 2, 8), TokenGrid(2, 2, 2), (1.0, 0.5, 0.25), (0, 1), 1, quantization,
         str(dtype).removeprefix("torch."), "wan t2v 16 -> 16",
     )  # fmt: skip
     store, generator = AttentionStore(header), torch.Generator().manual_seed(0)
@@ -38,10 +38,10 @@ def keys(store: AttentionStore) -> list[Key]:
     return [Key(e, b, i) for e in store.evaluations for b in store.branches for i in store.layers]
 
 
-@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_file_gives_back_every_bit(tmp_path, precision, dtype):
-    store = make(precision, dtype)
+def test_a_file_gives_back_every_bit(tmp_path, quantization, dtype):
+    store = make(quantization, dtype)
     store.save(tmp_path / "a.safetensors")
     again = AttentionStore.load(tmp_path / "a.safetensors")
     assert again.header == store.header
@@ -53,9 +53,9 @@ def test_a_file_gives_back_every_bit(tmp_path, precision, dtype):
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
-@pytest.mark.parametrize("precision", ["exact", "int8"])
-def test_the_store_keeps_copies(precision):
-    store = make(precision, evaluations=1)
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_the_store_keeps_copies(quantization):
+    store = make(quantization, evaluations=1)
     q = torch.randn(store.header.shape()).half()
     key = Key(Evaluation(0.25), "cond", 1)
     store.put(key, q, q.clone())
@@ -131,7 +131,7 @@ def rewrite(path, without=(), **changes):
     ("change", "message"),
     [
         ({"format": "pt"}, "another kind"),
-        ({"version": "2"}, "format version '2'"),
+        ({"version": "3"}, "format version '3'"),
         ({"entries": "{"}, "cannot be read"),
         ({"entries": []}, "not those its header names"),
         ({"entries": [[1.0, 0, "cond", 0]] * 8}, "a call or a head twice"),
@@ -143,7 +143,7 @@ def rewrite(path, without=(), **changes):
         ({"samples": True}, "not a whole number"),
         ({"dtype": ["x"]}, "dtype"),
         ({"dtype": "float32"}, "expected F32"),
-        ({"precision": "int8"}, "not those its header names"),
+        ({"quantization": "int8"}, "not those its header names"),
         ({"grid": {"frames": 10**30, "height": 2, "width": 2, "prefix": 0, "suffix": 0}}, "expected F16"),
         ({"model": {"layers": 3}}, "cannot be read"),
         ({"model": None}, "cannot be read"),
@@ -160,6 +160,12 @@ def test_files_of_before_the_models_kind_was_kept_are_read(tmp_path):
     loaded = AttentionStore.load(tmp_path / "a.safetensors")
     assert loaded.header.kind == ""
     assert keys(loaded) == keys(make())
+
+
+def test_files_of_version_1_are_read(tmp_path):
+    """What 0.1.0-dev wrote."""
+    rewrite(tmp_path / "a.safetensors", without=["quantization"], version="1", precision="exact")
+    assert AttentionStore.load(tmp_path / "a.safetensors").header == make().header
 
 
 def test_another_safetensors_file_is_refused(tmp_path):
@@ -237,7 +243,7 @@ def test_the_safetensors_library_reads_what_we_write(tmp_path):
     writer = StoreWriter(tmp_path / "a.safetensors", store.header, [*keys(store), Key(Evaluation(0.25), "cond", 0)])
     given = {}
     for key in reversed(keys(store)):
-        entry = store._shelf.get(key)
+        entry = store._storage.get(key)
         given |= {f"{len(given) // 4}{name}": part for name, part in entry.items()}
         writer.write(writer.reserve(key), entry)
     writer.finish()

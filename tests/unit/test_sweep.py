@@ -14,7 +14,7 @@ from vdit_core.sweep.checkpoint import FolderError, SweepFolder
 from vdit_core.sweep.plan import MODES, Sweep, batches, rows
 from vdit_core.sweep.run import run
 from vdit_core.sweep.scores import layer_gains, measure, share, suggest
-from vdit_core.transfer import Where
+from vdit_core.transfer import TransferConfig
 
 LAYERS = 4
 
@@ -170,7 +170,7 @@ def test_a_file_of_another_sweep_is_sampled_again(tmp_path):
         ({"host": {}}, "seed is 1 there, None here"),
         ({"mode": "last"}, "mode is 'each' there, 'last' here"),
         ({"target": "a blue car"}, "target is 'a red car' there, 'a blue car' here"),
-        ({"where": Where(steps=Indices("0"))}, "steps of transfer is 'all' there, '0' here"),
+        ({"where": TransferConfig(steps=Indices("0"))}, "steps of transfer is 'all' there, '0' here"),
     ],
 )
 def test_a_folder_of_another_sweep_is_refused_with_what_differs(tmp_path, changes, message):

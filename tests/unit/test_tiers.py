@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.recording.budget import RecordingTooLarge, Room
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
-from vdit_core.recording.store.async_writer import Outbox
-from vdit_core.recording.store.prefetch import ReadAhead
+from vdit_core.recording.store.async_writer import AsyncWriter
+from vdit_core.recording.store.prefetch import Prefetch
 from vdit_core.recording.store.storage import Folder, weight
 from vdit_core.recording.store.writer import StoreWriter
-from vdit_core.selection import Indices, LayerMask
-from vdit_core.transfer import Transfer, Where
+from vdit_core.selection import Indices, LayerMask, Selection
+from vdit_core.transfer import Transfer, TransferConfig
 
 CPU = torch.device("cpu")
 TIERS = ["RAM", "GPU", "disk"] + ["pinned RAM"] * torch.cuda.is_available()
@@ -35,11 +35,11 @@ def all_of(store: AttentionStore) -> dict[Key, tuple[torch.Tensor, torch.Tensor]
 
 
 @pytest.mark.parametrize("batched", [False, True])
-@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("tier", TIERS)
-def test_every_tier_keeps_the_same(host, tmp_path, tier, precision, batched):
+def test_every_tier_keeps_the_same(host, tmp_path, tier, quantization, batched):
     selection = Selection(Indices("0, 2"), Indices("1"), Indices("0-1"))
-    plain, other = Recorder(selection, precision), Recorder(selection, precision, tier, folder=tmp_path)
+    plain, other = Recorder(selection, quantization), Recorder(selection, quantization, tier, folder=tmp_path)
     for recorder in (plain, other):
         host(batched=batched, samples=2).run(1, recorder)
     assert other.store.summary() == plain.store.summary()
@@ -61,7 +61,7 @@ def test_a_transfer_from_disk_is_one_from_ram(host, tmp_path, layers, batched, b
         host(batched=batched).run(1, recorder)
     recorders[0].store.save(tmp_path / "a.safetensors")
     stores = [recorder.store for recorder in recorders] + [AttentionStore.load(tmp_path / "a.safetensors")]
-    where = Where(LayerMask(layers), branches=branches)
+    where = TransferConfig(LayerMask(layers), branches=branches)
     first, *rest = (host(batched=batched).run(2, Transfer(store, where)) for store in stores)
     for outputs in rest:
         assert first.keys() == outputs.keys()
@@ -74,9 +74,9 @@ def test_what_comes_next_is_read_ahead(host, tmp_path, monkeypatch, batched, unf
     """All but the very first call's, which has two branches if they come together."""
     recorder, missed = Recorder(tier="disk", folder=tmp_path), []
     host(batched=batched).run(1, recorder)
-    plain = ReadAhead.get
-    monkeypatch.setattr(ReadAhead, "get", lambda a, key: (key in a._coming or missed.append(key), plain(a, key))[1])
-    host(batched=batched).run(2, Transfer(recorder.store, Where(LayerMask("0, 2"))))
+    plain = Prefetch.get
+    monkeypatch.setattr(Prefetch, "get", lambda a, key: (key in a._coming or missed.append(key), plain(a, key))[1])
+    host(batched=batched).run(2, Transfer(recorder.store, TransferConfig(LayerMask("0, 2"))))
     assert len(missed) == unforeseen
 
 
@@ -144,9 +144,9 @@ def test_a_tier_that_is_not_there_is_refused(host):
             host().run(1, Recorder(tier="pinned RAM"))
 
 
-def header(tokens: int = 32_760, precision: str = "exact") -> Header:
+def header(tokens: int = 32_760, quantization: str = "none") -> Header:
     return Header(
-        ModelSignature(30, 12, 128), TokenGrid(1, 1, tokens), (1.0,), tuple(range(12)), 1, precision, "bfloat16"
+        ModelSignature(30, 12, 128), TokenGrid(1, 1, tokens), (1.0,), tuple(range(12)), 1, quantization, "bfloat16"
     )
 
 
@@ -154,7 +154,7 @@ def test_what_an_entry_weighs():
     """12 x 32,760 x 128 numbers twice; page-locked RAM comes in powers of two."""
     assert weight("RAM", header()) == 2 * 2 * 12 * 32_760 * 128
     assert weight("pinned RAM", header()) == 2 * 2**27
-    assert weight("disk", header(precision="int8")) == 2 * 12 * 32_760 * (128 + 4)
+    assert weight("disk", header(quantization="int8")) == 2 * 12 * 32_760 * (128 + 4)
 
 
 def test_what_would_fit_is_told_and_fits(host):
@@ -173,7 +173,7 @@ def test_what_would_fit_is_told_and_fits(host):
     assert f"the disk ({free['disk'] / 2**30:.1f} GiB free)" in told
     host(layers=6).run(1, Recorder(Selection(Indices("0-5/3")), room=room))
     host(layers=6).run(1, Recorder(Selection(steps=Indices("0")), room=room))
-    host(layers=6).run(1, Recorder(precision="int8", room=Room(14 * call)))
+    host(layers=6).run(1, Recorder(quantization="int8", room=Room(14 * call)))
 
 
 def test_room_is_asked_for_what_is_wanted(host):
@@ -188,14 +188,14 @@ def test_entries_come_back_whatever_the_order(tmp_path, data):
     calls = [(branch, layer) for branch in ("cond", "uncond") for layer in range(3)]
     keys = [Key(Evaluation(sigma), *call) for sigma in (1.0, 0.5) for call in calls]
     chosen = data.draw(st.lists(st.sampled_from(keys), unique=True, min_size=1))
-    small = Header(ModelSignature(3, 1, 4), TokenGrid(1, 1, 2), (1.0, 0.5), (0,), 1, "exact", "float32")
+    small = Header(ModelSignature(3, 1, 4), TokenGrid(1, 1, 2), (1.0, 0.5), (0,), 1, "none", "float32")
     store = AttentionStore(small, Folder(tmp_path, small, calls))
     entries = {key: torch.randn(2, *small.shape()) for key in chosen}
     for key, (q, k) in entries.items():
         store.put(key, q, k)
     store.finish()
     asked = data.draw(st.permutations(chosen))
-    ahead = ReadAhead(store, CPU, torch.float32)
+    ahead = Prefetch(store, CPU, torch.float32)
     for n, key in enumerate(asked):
         found = ahead.get(key)
         assert all(torch.equal(x, y) for x, y in zip(found, entries[key], strict=True))
@@ -213,11 +213,11 @@ def test_whoever_sends_waits_while_much_is_under_way():
         gate.wait(10)
         delivered.append(to)
 
-    outbox = Outbox(deliver, waiting=2)
+    writing = AsyncWriter(deliver, waiting=2)
 
     def send():
         for n in range(8):
-            outbox.send(n, {"x": torch.zeros(1)})
+            writing.send(n, {"x": torch.zeros(1)})
             sent.append(n)
 
     sender = threading.Thread(target=send)
@@ -226,5 +226,5 @@ def test_whoever_sends_waits_while_much_is_under_way():
     assert len(sent) <= 3  # one with `deliver`, two that wait
     gate.set()
     sender.join(10)
-    outbox.close()
+    writing.close()
     assert delivered == list(range(8))

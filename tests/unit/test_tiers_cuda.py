@@ -7,8 +7,8 @@ import torch
 
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
-from vdit_core.recording.store.prefetch import ReadAhead
-from vdit_core.recording.store.storage import TIERS, new_shelf
+from vdit_core.recording.store.prefetch import Prefetch
+from vdit_core.recording.store.storage import TIERS, new_storage
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
@@ -17,11 +17,11 @@ CALLS = [("cond", layer) for layer in range(LAYERS)]
 KEYS = [Key(Evaluation(sigma), *call) for sigma in (1.0, 0.5) for call in CALLS]
 
 
-def new_store(tier: str, precision: str, folder) -> AttentionStore:
+def new_store(tier: str, quantization: str, folder) -> AttentionStore:
     header = Header(
-        ModelSignature(LAYERS, 4, 128), TokenGrid(4, 32, 32), (1.0, 0.5), (0, 1, 2, 3), 1, precision, "bfloat16"
+        ModelSignature(LAYERS, 4, 128), TokenGrid(4, 32, 32), (1.0, 0.5), (0, 1, 2, 3), 1, quantization, "bfloat16"
     )
-    return AttentionStore(header, new_shelf(tier, header, CALLS, folder))
+    return AttentionStore(header, new_storage(tier, header, CALLS, folder))
 
 
 def busy() -> torch.Tensor:
@@ -47,13 +47,13 @@ def filled(store: AttentionStore) -> dict[Key, tuple[torch.Tensor, torch.Tensor]
     return expected
 
 
-@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("tier", TIERS)
-def test_what_comes_back_is_what_went(tmp_path, tier, precision):
-    store = new_store(tier, precision, tmp_path)
+def test_what_comes_back_is_what_went(tmp_path, tier, quantization):
+    store = new_store(tier, quantization, tmp_path)
     expected = filled(store)
     device = torch.device("cuda", torch.cuda.current_device())
-    ahead, found = ReadAhead(store, device, torch.bfloat16), {}
+    ahead, found = Prefetch(store, device, torch.bfloat16), {}
     for n, key in enumerate(KEYS):
         q, k = ahead.get(key)
         ahead.expect(KEYS[n + 1 : n + 2])
@@ -64,7 +64,7 @@ def test_what_comes_back_is_what_went(tmp_path, tier, precision):
     for key, pair in expected.items():
         for x, y in zip(pair, found[key], strict=True):
             assert y.device.type == "cpu"
-            if precision == "exact":
+            if quantization == "none":
                 assert torch.equal(x.float(), y)
             else:
                 assert (x.float() - y).norm() / x.float().norm() < 0.01
@@ -72,14 +72,14 @@ def test_what_comes_back_is_what_went(tmp_path, tier, precision):
 
 @pytest.mark.parametrize("tier", ["RAM", "pinned RAM", "disk"])
 def test_a_gpu_holds_two_layers_at_most(tmp_path, tier):
-    store = new_store(tier, "exact", tmp_path)
+    store = new_store(tier, "none", tmp_path)
     filled(store)
     device = torch.device("cuda", torch.cuda.current_device())
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    ahead = ReadAhead(store, device, torch.bfloat16)
+    ahead = Prefetch(store, device, torch.bfloat16)
     for n, key in enumerate(KEYS):
         q, k = ahead.get(key)
         ahead.expect(KEYS[n + 1 : n + 2])
@@ -92,7 +92,7 @@ def test_a_gpu_holds_two_layers_at_most(tmp_path, tier):
 def test_page_locked_ram_is_given_back(tmp_path):
     stats = torch.cuda.host_memory_stats
     before = stats().get("allocated_bytes.current", 0)
-    store = new_store("pinned RAM", "exact", tmp_path)
+    store = new_store("pinned RAM", "none", tmp_path)
     filled(store)
     assert stats().get("allocated_bytes.current", 0) >= before + store.nbytes
     del store

@@ -24,10 +24,12 @@ grids = st.builds(
 @given(grids)
 def test_every_token_has_one_place(grid):
     found = tiles(grid)
-    assert found.order.long().sort().values.equal(torch.arange(grid.tokens))
+    assert found.permutation.long().sort().values.equal(torch.arange(grid.tokens))
     assert found.queries % found.keys == 0
-    assert found.order[: grid.prefix].tolist() == list(range(grid.prefix))
-    assert found.order[grid.tokens - grid.suffix :].tolist() == list(range(grid.tokens - grid.suffix, grid.tokens))
+    assert found.permutation[: grid.prefix].tolist() == list(range(grid.prefix))
+    assert found.permutation[grid.tokens - grid.suffix :].tolist() == list(
+        range(grid.tokens - grid.suffix, grid.tokens)
+    )
 
 
 @given(grids)
@@ -42,7 +44,7 @@ def test_the_first_frame_takes_the_fewest_blocks(grid):
 def test_blocks_of_tokens_are_those_that_hold_them(grid):
     found = tiles(grid)
     chosen = torch.arange(0, grid.tokens, 7)
-    held = {int(i) // found.keys for i in torch.isin(found.order.long(), chosen).nonzero()}
+    held = {int(i) // found.keys for i in torch.isin(found.permutation.long(), chosen).nonzero()}
     assert set(found.blocks_of(chosen).nonzero()[:, 0].tolist()) == held
 
 
@@ -52,7 +54,7 @@ def test_blocks_are_compact(grid):
     found = tiles(grid)
     assert (found.queries, found.keys) == (128, 64)
     size = grid.height * grid.width
-    token = found.order.long()[: found.query_blocks * 128 - 128]
+    token = found.permutation.long()[: found.query_blocks * 128 - 128]
     places = torch.stack([token // size, token // grid.width % grid.height, token % grid.width], dim=-1)
     blocks = places.unflatten(0, (-1, 128))
     box = (blocks.amax(1) - blocks.amin(1) + 1).prod(-1).float()
@@ -77,12 +79,5 @@ def test_what_is_always_kept(grid):
     assert kept[found.blocks_of(torch.tensor(outside, dtype=torch.long))].all()
     dense = placeless(found)
     for block in range(found.query_blocks):
-        tokens = found.order[block * found.queries : (block + 1) * found.queries].tolist()
+        tokens = found.permutation[block * found.queries : (block + 1) * found.queries].tolist()
         assert bool(dense[block]) == any(token in outside for token in tokens)
-
-
-def test_sinks_are_kept_and_others_refused():
-    found = tiles(TokenGrid(3, 8, 8))
-    assert always(found, sinks=(5, 100))[found.blocks_of(torch.tensor([5, 100]))].all()
-    with pytest.raises(ValueError, match="5 to 192 are not all on a grid of 3 x 8 x 8 = 192 tokens"):
-        always(found, sinks=(5, 192))

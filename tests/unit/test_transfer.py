@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from vdit_core.call import Interceptor, TokenGrid
-from vdit_core.recording.recorder import Recorder, Selection
+from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import Evaluation, Key
-from vdit_core.selection import Indices, LayerMask, SelectionError
-from vdit_core.transfer import LiveTransfer, Report, Transfer, TransferError, Where
+from vdit_core.selection import Indices, LayerMask, Selection, SelectionError
+from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig, TransferError, TransferReport
 
 SOURCE, TARGET = 1, 2
 
@@ -23,7 +23,7 @@ def record(host, selection: Selection | None = None, **options):
     return recorder.store
 
 
-def expected(reference, target, where: Where, source_of):
+def expected(reference, target, where: TransferConfig, source_of):
     """What every row's output must be: (1 - s) own map + s source map, per head, on the target's own values.
 
     source_of: site and row number -> the (q, k) whose map is taken.
@@ -46,14 +46,14 @@ def expected(reference, target, where: Where, source_of):
 
 
 WHERES = [
-    Where(),
-    Where(LayerMask("1")),
-    Where(LayerMask("0:0.25, 2:0.8")),
-    Where(heads=Indices("1")),
-    Where(LayerMask("0-1:0.5"), heads=Indices("0")),
-    Where(steps=Indices("1-2")),
-    Where(branches="uncond"),
-    Where(LayerMask("all:0.3"), Indices("1"), Indices("0%-34%"), "cond"),
+    TransferConfig(),
+    TransferConfig(LayerMask("1")),
+    TransferConfig(LayerMask("0:0.25, 2:0.8")),
+    TransferConfig(heads=Indices("1")),
+    TransferConfig(LayerMask("0-1:0.5"), heads=Indices("0")),
+    TransferConfig(steps=Indices("1-2")),
+    TransferConfig(branches="uncond"),
+    TransferConfig(LayerMask("all:0.3"), Indices("1"), Indices("0%-34%"), "cond"),
 ]
 
 
@@ -85,7 +85,7 @@ def test_several_recorded_samples_are_taken_row_by_row(host, reference):
         q, k, _ = source.tensors(SOURCE, site)
         return q[i], k[i]
 
-    for key, value in expected(reference, target, Where(), source_of).items():
+    for key, value in expected(reference, target, TransferConfig(), source_of).items():
         torch.testing.assert_close(got[key], value, rtol=1e-9, atol=1e-9)
 
 
@@ -109,7 +109,7 @@ def test_live_transfer_is_exact(host, reference, where, batched):
 MASKS = [LayerMask(text) for text in ("none", "1", "all", "0:0.25, 2:0.8", "0-1", "1:0.25")]
 
 
-@pytest.mark.parametrize("where", [Where(), *WHERES[3:]], ids=str)
+@pytest.mark.parametrize("where", [TransferConfig(), *WHERES[3:]], ids=str)
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_mask_for_each_target_is_what_each_mask_gives_alone(host, where, batched):
     target = host(samples=1 + len(MASKS), batched=batched, dtype=torch.float64)
@@ -168,7 +168,12 @@ def test_a_run_transferred_into_itself_is_itself(host):
 
 @pytest.mark.parametrize(
     "where",
-    [Where(LayerMask("none")), Where(LayerMask("all:0")), Where(heads=Indices("none")), Where(steps=Indices("none"))],
+    [
+        TransferConfig(LayerMask("none")),
+        TransferConfig(LayerMask("all:0")),
+        TransferConfig(heads=Indices("none")),
+        TransferConfig(steps=Indices("none")),
+    ],
     ids=str,
 )
 def test_strength_zero_and_empty_selections_are_stock_bit_for_bit(host, where):
@@ -180,7 +185,7 @@ def test_strength_zero_and_empty_selections_are_stock_bit_for_bit(host, where):
 
 
 def test_int8_is_close(host):
-    recorder = Recorder(precision="int8")
+    recorder = Recorder(quantization="int8")
     stock = host(head_dim=64).run(SOURCE, recorder)
     got = host(head_dim=64).run(SOURCE, Transfer(recorder.store))
     error = sum((got[key] - value).norm() ** 2 for key, value in stock.items())
@@ -202,7 +207,7 @@ def test_several_interceptors_compose_in_order(host):
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_recorder_behind_a_live_transfer_keeps_the_sources_maps_for_all(host, batched, strength):
     target, recorder = host(samples=3, batched=batched), Recorder()
-    target.run(TARGET, LiveTransfer(Where(LayerMask(f"1:{strength}"))), recorder)
+    target.run(TARGET, LiveTransfer(TransferConfig(LayerMask(f"1:{strength}"))), recorder)
     for site in target.sites():
         q, k, _ = target.tensors(TARGET, site)
         for branch in ("cond", "uncond"):
@@ -215,8 +220,8 @@ def test_a_recorder_behind_a_live_transfer_keeps_the_sources_maps_for_all(host, 
                 assert torch.equal(kept, wanted)
 
 
-A, B = Where(LayerMask("all:0.5"), heads=Indices("0")), Where(heads=Indices("1"))
-COND, UNCOND = Where(LayerMask("all:0.5"), branches="cond"), Where(branches="uncond")
+A, B = TransferConfig(LayerMask("all:0.5"), heads=Indices("0")), TransferConfig(heads=Indices("1"))
+COND, UNCOND = TransferConfig(LayerMask("all:0.5"), branches="cond"), TransferConfig(branches="uncond")
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -244,7 +249,7 @@ def test_the_later_of_two_transfers_has_the_last_word(host, strength):
     first, second = record(host), Recorder()
     host().run(3, second)
     target = host(dtype=torch.float64)
-    both = target.run(TARGET, Transfer(first, Where(LayerMask(f"all:{strength}"))), Transfer(second.store))
+    both = target.run(TARGET, Transfer(first, TransferConfig(LayerMask(f"all:{strength}"))), Transfer(second.store))
     alone = target.run(TARGET, Transfer(second.store))
     for key, value in both.items():
         torch.testing.assert_close(value, alone[key], rtol=1e-12, atol=1e-12)
@@ -282,11 +287,11 @@ def test_what_does_not_fit_is_refused_before_anything_is_computed(host, options,
 @pytest.mark.parametrize(
     ("selection", "where", "message"),
     [
-        (Selection(layers=Indices("0-1")), Where(LayerMask("2")), "layer 2 was not recorded"),
-        (Selection(heads=Indices("0")), Where(), r"Heads \[1\] were not recorded"),
-        (Selection(steps=Indices("0-1")), Where(steps=Indices("2")), "step 2 was not recorded"),
-        (Selection(branches="cond"), Where(branches="uncond"), "the negative prompt was not recorded"),
-        (Selection(layers=Indices("none")), Where(), "holds no queries and keys"),
+        (Selection(layers=Indices("0-1")), TransferConfig(LayerMask("2")), "layer 2 was not recorded"),
+        (Selection(heads=Indices("0")), TransferConfig(), r"Heads \[1\] were not recorded"),
+        (Selection(steps=Indices("0-1")), TransferConfig(steps=Indices("2")), "step 2 was not recorded"),
+        (Selection(branches="cond"), TransferConfig(branches="uncond"), "the negative prompt was not recorded"),
+        (Selection(layers=Indices("none")), TransferConfig(), "holds no queries and keys"),
     ],
 )
 def test_a_transfer_of_nothing_that_was_recorded_is_refused(host, selection, where, message):
@@ -296,16 +301,16 @@ def test_a_transfer_of_nothing_that_was_recorded_is_refused(host, selection, whe
 
 def test_a_part_of_the_recording_serves_a_part_of_the_target(host):
     store = record(host, Selection(Indices("1"), Indices("0"), Indices("1"), "cond"))
-    where = Where(LayerMask("1"), Indices("0"), Indices("1"), "cond")
+    where = TransferConfig(LayerMask("1"), Indices("0"), Indices("1"), "cond")
     transfer = Transfer(store, where)
     host().run(TARGET, transfer)
-    assert transfer.report == Report(1, 1)
+    assert transfer.report == TransferReport(1, 1)
 
 
 def test_masks_steps_and_branches_that_are_not_there_are_refused(host):
     store = record(host)
-    for where in (Where(LayerMask("3")), Where(LayerMask("all", made_for=30)), Where(branches="middle"),
-                  Where(heads=Indices("5")), Where(steps=Indices("7"))):  # fmt: skip
+    for where in (TransferConfig(LayerMask("3")), TransferConfig(LayerMask("all", made_for=30)), TransferConfig(branches="middle"),
+                  TransferConfig(heads=Indices("5")), TransferConfig(steps=Indices("7"))):  # fmt: skip
         with pytest.raises(SelectionError):
             host().run(TARGET, Transfer(store, where))
 
@@ -320,7 +325,7 @@ def test_batches_that_do_not_match_are_refused(host):
 def test_live_transfer_from_other_noise_is_refused(host):
     with pytest.raises(TransferError, match="start from other noise than the source"):
         host(samples=2, one_noise=False).run(TARGET, LiveTransfer())
-    host(samples=2, one_noise=False).run(TARGET, LiveTransfer(Where(LayerMask("none"))))
+    host(samples=2, one_noise=False).run(TARGET, LiveTransfer(TransferConfig(LayerMask("none"))))
 
 
 def test_a_model_of_unknown_kind_is_taken_on_trust(host):
@@ -338,7 +343,7 @@ def test_prompts_may_be_scheduled_for_some_steps(host, absent):
     transfer = Transfer(recorder.store)
     again = host(**options).run(SOURCE, transfer)
     assert all(torch.equal(stock[key], value) for key, value in again.items())
-    assert transfer.report == Report(2 * (6 - len(absent)), 2 * (6 - len(absent)))
+    assert transfer.report == TransferReport(2 * (6 - len(absent)), 2 * (6 - len(absent)))
     live = LiveTransfer()
     host(samples=2, **options).run(SOURCE, live)
     assert live.report == transfer.report
@@ -362,7 +367,7 @@ def test_levels_inside_a_step_run_stock_and_are_counted(host):
     got = host().run(TARGET, transfer, evaluations=evaluations)
     same = {key[1] for key, value in got.items() if torch.equal(stock[key], value)}
     assert same == {0.9}
-    assert transfer.report == Report(18, 18, missed=6)
+    assert transfer.report == TransferReport(18, 18, missed=6)
     assert str(transfer.report) == "replaced 18 of 18 calls; 6 more, inside steps, had no recording"
 
 
@@ -372,7 +377,7 @@ def test_a_wider_gap_takes_the_nearest_level(host):
         target.run(TARGET, Transfer(record(host)))
     transfer = Transfer(record(host), gap=0.06)
     target.run(TARGET, transfer)
-    assert transfer.report == Report(18, 18)
+    assert transfer.report == TransferReport(18, 18)
 
 
 def test_a_level_visited_twice_takes_the_map_of_the_same_visit(host):

@@ -28,7 +28,7 @@ def seconds(run: Way, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-class Race:
+class Autotuner:
     """Remembers the seconds of all ways by the kind of call."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(d) + bias) applied to v, by PyTorch's attention whatever the host's is.
 
-    The bias rides on eight more dimensions of q and k (in two numbers: half precision would round one), so that any
+    The bias rides on eight more dimensions of q and k (in two numbers: half quantization would round one), so that any
     fused kernel takes it.
 
     Args:

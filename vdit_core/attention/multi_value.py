@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import reference
-from .autotune import Race
+from .autotune import Autotuner
 from .triton import kernels_take
 
 #: A host's attention: (q, k, v) -> output of v's shape; q, k and v alike in shape, unless its attribute `any_width` is
@@ -19,7 +19,7 @@ Backend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _Way = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor], Backend], None]
 
-_race = Race()
+_autotuner = Autotuner()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, backend: Backend = F.scaled_dot_product_attention) -> Tensor:
@@ -88,7 +88,7 @@ def _fastest(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[T
     if _pairs_take(q, k, values, outputs):
         ways.insert(0, _by_pairs)
     kind = (len(values), q.shape, k.shape, q.dtype, q.device)
-    times = _race.run(kind, [partial(way, q, k, values, outputs, backend) for way in ways], q.device)
+    times = _autotuner.run(kind, [partial(way, q, k, values, outputs, backend) for way in ways], q.device)
     return ways[times.index(min(times))]
 
 

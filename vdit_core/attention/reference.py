@@ -64,7 +64,7 @@ def masked_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    keep: Tensor,
+    share: Tensor,
     rule: str = "top-k",
     temperature: Tensor | float = 1.0,
     renormalise: bool = True,
@@ -74,7 +74,7 @@ def masked_attention(
     Args:
         q, k: (batch, heads, tokens, head_dim), any float dtype.
         v: (batch, heads, tokens, width).
-        keep: (heads,) or (batch, heads), from 0 to 1: with "top-k" the share of the keys, with "top-p" the mass to be
+        share: (heads,) or (batch, heads), from 0 to 1: with "top-k" the share of the keys, with "top-p" the mass to be
             reached by the fewest keys; at least one key in either case.
         temperature: likewise, or one for all; above 0, below 1 sharpens the map.
         renormalise: whether the kept weights are divided by their sum.
@@ -83,21 +83,21 @@ def masked_attention(
         The output, of v's shape and dtype, and the density of each map, float32 (batch, heads).
 
     Raises:
-        ValueError: for another rule, or a keep outside of 0..1.
+        ValueError: for another rule, or a share outside of 0..1.
     """
     if rule not in RULES:
         raise ValueError(f"There is no rule {rule!r}; the rules are {', '.join(RULES)}.")
-    if not bool(((keep >= 0) & (keep <= 1)).all()):
-        raise ValueError(f"keep is {keep.tolist()}; it is a share of each map, from 0 to 1.")
+    if not bool(((share >= 0) & (share <= 1)).all()):
+        raise ValueError(f"The share is {share.tolist()}; it lies between 0 and 1.")
     dtype = torch.promote_types(q.dtype, torch.float32)
     batch, heads, tokens, _ = q.shape
     sharpness = torch.as_tensor(temperature, dtype=dtype, device=q.device).reciprocal().expand(batch, heads)
-    keep = keep.to(q.device, dtype).expand(batch, heads)
+    share = share.to(q.device, dtype).expand(batch, heads)
     values, output = v.to(dtype), torch.empty_like(v)
     kept = torch.zeros(batch, heads, dtype=torch.float64, device=q.device)
     for part, found in scores(q, k):
         weights = (found * sharpness[..., None, None]).softmax(-1)
-        mask = strongest(weights, keep, rule)
+        mask = strongest(weights, share, rule)
         weights = weights * mask
         if renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
@@ -106,15 +106,15 @@ def masked_attention(
     return output, (kept / tokens**2).float()
 
 
-def strongest(weights: Tensor, keep: Tensor, rule: str) -> Tensor:
-    """Which weights of (batch, heads, queries, keys) are kept: bool of that shape; keep: (batch, heads)."""
+def strongest(weights: Tensor, share: Tensor, rule: str) -> Tensor:
+    """Which weights of (batch, heads, queries, keys) are kept: bool of that shape; share: (batch, heads)."""
     if rule == "top-k":
-        counts = (keep * weights.shape[-1]).round().clamp(min=1).long()
+        counts = (share * weights.shape[-1]).round().clamp(min=1).long()
         order = weights.topk(int(counts.max()), sorted=bool((counts != counts[0, 0]).any())).indices
         ranked = torch.arange(order.shape[-1], device=weights.device) < counts[..., None, None]
         ranked = ranked.expand_as(order)
     else:  # a key is kept as long as those before it do not reach the mass
         falling, order = weights.sort(dim=-1, descending=True, stable=True)
-        ranked = falling.cumsum(-1) - falling < keep[..., None, None]
+        ranked = falling.cumsum(-1) - falling < share[..., None, None]
         ranked[..., 0] = True
     return torch.zeros_like(weights, dtype=torch.bool).scatter(-1, order, ranked)

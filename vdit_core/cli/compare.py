@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from . import options as shared
 
 if TYPE_CHECKING:
-    from ..recording.recorder import Selection
     from ..recording.store import AttentionStore
+    from ..selection import Selection
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -33,14 +33,13 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ..maps import compare
-    from ..maps import observer as observe
-    from ..recording.recorder import Selection
-    from ..selection import Indices
+    from ..recording.store.query import choose
+    from ..selection import Indices, Selection
 
     selection = Selection(Indices(options.layers), steps=Indices(options.window), branches=options.branch)
     first, second, baseline = _stores(options, selection)
     others = [second] if baseline is None else [second, baseline]
-    with tqdm(total=len(observe.choose(first, selection)) * len(others), unit="map", desc="comparing") as bar:
+    with tqdm(total=len(choose(first, selection)) * len(others), unit="map", desc="comparing") as bar:
         found = [
             compare.compare(first, other, selection, options.other_step, device=options.device, on_call=bar.update)
             for other in others

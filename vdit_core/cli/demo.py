@@ -31,10 +31,10 @@ def run(options: argparse.Namespace) -> None:
     from ..demo.probe import AttributeProbe
     from ..demo.shipped import PROBE, STEPS, WEIGHTS
     from ..selection import Indices, LayerMask
-    from ..transfer import Where
+    from ..transfer import TransferConfig
 
     chosen = pairs.choose(options.pairs)
-    where = Where(LayerMask(options.layers), steps=Indices(options.window))
+    where = TransferConfig(LayerMask(options.layers), steps=Indices(options.window))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if seeds[-1] + pairs.OTHER >= shared.SEEDS:
         raise ValueError(f"Seeds up to {seeds[-1]} leave no room for the other seeds, {pairs.OTHER} further on.")

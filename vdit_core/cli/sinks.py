@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> None:
 def _of_store(options: argparse.Namespace) -> Any:
     from tqdm import tqdm
 
-    from ..maps.observer import choose
-    from ..recording.recorder import Selection
     from ..recording.store import AttentionStore
+    from ..recording.store.query import choose
+    from ..selection import Selection
     from ..sinks.observer import from_store
 
     store = AttentionStore.load(options.store)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from . import options as shared
 
 if TYPE_CHECKING:
-    from ..recording.recorder import Selection
     from ..recording.store import AttentionStore
+    from ..selection import Selection
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ..maps import structure, summary
-    from ..maps.observer import choose
-    from ..recording.recorder import Selection
+    from ..selection import Selection
+    from ..recording.store.query import choose
     from ..reporting.video import write_mp4
     from ..selection import Indices
 

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     from ..sweep.run import missing
     from ..sweep.run import run as run_here
     from ..sweep.scores import measure
-    from ..transfer import Where
+    from ..transfer import TransferConfig
 
     if options.ray and find_spec("ray") is None:
         raise ValueError("--ray needs the package ray: pip install 'vdit-attention[ray]'")
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     sampling: dict[str, Any] = (
         {"steps": STEPS, "guidance": GUIDANCE} | shared.sampling(options) | {"seed": options.seed}
     )
-    where = Where(steps=Indices(options.window))
+    where = TransferConfig(steps=Indices(options.window))
     sweep = demo.plan(model, options.source, options.target, options.mode, where, **sampling)
     folder = SweepFolder(options.out, sweep)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import metrics
 from ..hosts.diffusers import attach
 from ..recording.recorder import Recorder
-from ..transfer import Report, Transfer, Where
+from ..transfer import Transfer, TransferConfig, TransferReport
 from .captions import Caption
 from .model import DemoModel
 from .probe import AttributeProbe, Reading
@@ -67,7 +67,7 @@ class PairResult:
     plain: Tensor
     transfer: Tensor
     scores: dict[str, dict[str, float]]
-    report: Report
+    report: TransferReport
 
 
 def choose(names: str) -> list[Pair]:
@@ -94,7 +94,7 @@ def run(
     probe: AttributeProbe,
     pairs: Sequence[Pair],
     seeds: Sequence[int],
-    where: Where | None = None,
+    where: TransferConfig | None = None,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     on_step: Callable[[], None] | None = None,
@@ -115,7 +115,7 @@ def _run_batch(
     probe: AttributeProbe,
     pairs: Sequence[Pair],
     seeds: tuple[int, ...],
-    where: Where | None,
+    where: TransferConfig | None,
     steps: int,
     guidance: float,
     on_step: Callable[[], None] | None,
@@ -154,7 +154,7 @@ def _merge(results: list[PairResult]) -> PairResult:
         return sum(r.scores[kind][name] * len(r.seeds) for r in results) / len(seeds)
 
     scores = {kind: {name: mean(kind, name) for name in values} for kind, values in first.scores.items()}
-    report = Report.of_all([result.report for result in results])
+    report = TransferReport.of_all([result.report for result in results])
     return replace(first, seeds=seeds, scores=scores, report=report)
 
 

@@ -25,9 +25,9 @@ from ..maps.structure import Structure, look
 from ..maps.summary import summary
 from ..maps.wanted import Wanted
 from ..metrics import luminance
-from ..recording.recorder import Recorder, Selection
+from ..recording.recorder import Recorder
 from ..recording.store import AttentionStore, Key
-from ..selection import Indices
+from ..selection import Indices, Selection
 from ..sweep.run import run as run_sweep
 from ..sweep.scores import Result, Row, measure
 from . import pairs, verdicts

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..call import ModelSignature
 from ..hosts.diffusers import attach
 from ..selection import Indices
-from ..sparse.ablation import EndToEnd, SampleKeeps, measure
-from ..sparse.calibration import LocalErrors, Sensitivity
-from ..sparse.config import Settings
+from ..sparse.ablation import LayerAblation, SampleDensities, measure
+from ..sparse.calibration import Calibration, LocalErrors
+from ..sparse.config import SparseConfig
 from ..sparse.quality import SampleOne
 from ..sparse.sparse_attention import SparseAttention
 from .model import DemoModel
@@ -24,9 +24,9 @@ from .sweep import decode
 EVERY = 5
 
 
-def whole(method: str) -> Settings:
-    """Settings under which nothing but the keep decides: no step is dense, and maps are small here."""
-    return Settings(method, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
+def whole(method: str) -> SparseConfig:
+    """SparseConfig under which nothing but the keep decides: no step is dense, and maps are small here."""
+    return SparseConfig(method, dense_first=0.0, minimum_tokens=0, if_slower="sparse")
 
 
 def signature(model: DemoModel) -> ModelSignature:
@@ -44,7 +44,7 @@ def local_errors(
     on_step: Callable[[], None] | None = None,
 ) -> LocalErrors:
     """From one dense run."""
-    observer = Sensitivity(method, Indices(f"0-{steps - 1}/{EVERY}"))
+    observer = Calibration(method, Indices(f"0-{steps - 1}/{EVERY}"))
     with attach(model.pipe, observer):
         model.sample([prompt], [seed], steps=steps, guidance=guidance, on_step=on_step)
     return observer.found
@@ -58,16 +58,16 @@ def sampler(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     on_step: Callable[[int], None] | None = None,
-) -> SampleKeeps:
+) -> SampleDensities:
     """Videos under tables of keep; `on_step` is told after each step how many videos took it."""
 
-    def sample(keeps: Sequence[np.ndarray]) -> Tensor:
+    def sample(densities: Sequence[np.ndarray]) -> Tensor:
         def step() -> None:
             if on_step:
-                on_step(len(keeps))
+                on_step(len(densities))
 
-        editor = SparseAttention(whole(method), [torch.from_numpy(keep) for keep in keeps])
-        count = len(keeps)
+        editor = SparseAttention(whole(method), [torch.from_numpy(density) for density in densities])
+        count = len(densities)
         with attach(model.pipe, editor):
             latents = model.sample([prompt] * count, [seed] * count, steps=steps, guidance=guidance, on_step=step)
         return decode(model, latents)
@@ -75,7 +75,7 @@ def sampler(
     return sample
 
 
-def end_to_end(model: DemoModel, method: str, level: float, sample: SampleKeeps) -> EndToEnd:
+def end_to_end(model: DemoModel, method: str, level: float, sample: SampleDensities) -> LayerAblation:
     return measure(signature(model), level, sample)
 
 

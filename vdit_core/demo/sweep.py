@@ -11,7 +11,7 @@ from torch import Tensor
 from ..hosts.diffusers import attach
 from ..sweep.plan import PLAIN, SOURCE, Sweep
 from ..sweep.run import Sample
-from ..transfer import LiveTransfer, Where
+from ..transfer import LiveTransfer, TransferConfig
 from .captions import Caption, NotACaption
 from .model import DemoModel
 from .pairs import apart, edits
@@ -24,7 +24,7 @@ def plan(
     source: str,
     target: str,
     mode: str = "each",
-    where: Where | None = None,
+    where: TransferConfig | None = None,
     seed: int = 1,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
@@ -39,7 +39,7 @@ def plan(
     weights = hashlib.sha256((WEIGHTS / TRANSFORMER).read_bytes()).hexdigest()[:16]
     host: dict[str, str | int | float] = {"model": f"{TRANSFORMER} {weights}", "device": model.device.type}
     host |= {"seed": seed, "steps": steps, "guidance": guidance}
-    return Sweep(source, target, len(model.pipe.transformer.blocks), mode, where or Where(), host)
+    return Sweep(source, target, len(model.pipe.transformer.blocks), mode, where or TransferConfig(), host)
 
 
 def sampler(

@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..attention.reference import rows
-from ..recording.recorder import Selection
 from ..recording.store import AttentionStore, Key, StoreError
+from ..recording.store.query import choose, queries_and_keys
+from ..selection import Selection
 from . import pictures
-from .observer import choose, queries_and_keys
 from .sums import heads_together
 
 #: Name of a measure: what it is. The first two are 1 for equal maps, the last one 0.

@@ -13,7 +13,7 @@ from . import gpu, sums
 
 
 @dataclass(frozen=True)
-class Window:
+class Crop:
     """A part of a map: queries `rows`, keys `columns`, each (first, behind the last).
 
     edge: a part with more rows or columns than this is pooled to so many; up to it every weight is kept.
@@ -33,7 +33,7 @@ class Window:
                 )
 
 
-def map_window(q: Tensor, k: Tensor, window: Window, on_chunk: Callable[[], None] | None = None) -> Tensor:
+def map_crop(q: Tensor, k: Tensor, window: Crop, on_chunk: Callable[[], None] | None = None) -> Tensor:
     """A part of the maps of queries and keys: every weight, or the mean of each block if it is pooled.
 
     Args:
@@ -69,7 +69,7 @@ def _pooled(
     chunks: Iterator[tuple[Tensor, Tensor]],
     heads: int,
     device: torch.device,
-    window: Window,
+    window: Crop,
     on_chunk: Callable[[], None],
 ) -> Tensor:
     """The window, float64 (heads, a, b), of its queries (c,) and their weights on its keys (heads, c, keys)."""

@@ -24,14 +24,14 @@ from .wanted import Wanted
 
 HEADS = 16  # taken together: bounds the memory of what is kept
 _BYTES = 128 * 2**20  # of one buffer
-_LEAST_BLOCK = 16  # a finer pooled map would leave most of each tile empty
-_MOST_PLACES = 8192  # in a frame: a kernel holds one row of them in registers
-_MOST_SORTED = 131072  # likewise, of tokens (beyond 65536, in what it spills)
+_MIN_BLOCK = 16  # a finer pooled map would leave most of each tile empty
+_MAX_PLACES = 8192  # in a frame: a kernel holds one row of them in registers
+_MAX_SORTED = 131072  # likewise, of tokens (beyond 65536, in what it spills)
 
 
 def suits(grid: TokenGrid, wanted: Wanted) -> bool:
     """Whether `FusedSums` can sum these figures of maps on this grid."""
-    return grid.tokens >= _LEAST_BLOCK * wanted.pooled and grid.height * grid.width <= _MOST_PLACES
+    return grid.tokens >= _MIN_BLOCK * wanted.pooled and grid.height * grid.width <= _MAX_PLACES
 
 
 class FusedSums(Sums):
@@ -131,7 +131,7 @@ class FusedSums(Sums):
         self.entropy.add(entropy[..., None])
 
     def sum_strongest(self, queries: Tensor, which: Tensor) -> None:
-        if self.grid.tokens > _MOST_SORTED:
+        if self.grid.tokens > _MAX_SORTED:
             super().sum_strongest(queries, which)
             return
         device = self.q.device

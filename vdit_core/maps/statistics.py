@@ -4,7 +4,7 @@
 
 What is kept grows with the number of tokens, never with its square. Either all rows are computed ("exact"), or n random
 ones ("sampled"), and then each figure has a standard error. `rows` computes any map, anywhere; on a GPU with Triton
-`fused` computes large ones in half precision.
+`fused` computes large ones in half quantization.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..call import TokenGrid
 from . import gpu
 from .estimate import Estimate
-from .sums import Sums, heads_together, least_queries, sample
+from .sums import Sums, heads_together, min_queries, sample
 from .wanted import Wanted
 
 
@@ -112,7 +112,7 @@ def map_statistics(
 
 def check_queries(grid: TokenGrid, queries: int) -> None:
     """Raises ValueError if figures of so many sampled queries would have no honest errors, or there are not so many."""
-    least = least_queries(grid)
+    least = min_queries(grid)
     if not least <= queries <= grid.tokens:
         raise ValueError(
             f"{queries} sampled queries: of a map on {grid} there must be at least {least}, and at most "

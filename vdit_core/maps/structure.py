@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..recording.recorder import Selection
 from ..recording.store import AttentionStore, Header
+from ..recording.store.query import choose, choose_heads, recorded_run, stored_dtype
+from ..selection import Selection
 from . import distance, gpu, pictures
-from .crop import Window
-from .observer import Observed, choose, choose_heads, from_store, recorded_run, stored_dtype, window_of
+from .crop import Crop
+from .observer import Observed, crop_of, from_store
 from .statistics import check_queries
-from .view import Shown, View, choose_view, choose_window, one_map, title
+from .view import Shown, View, choose_crop, choose_view, one_map, title
 from .wanted import Wanted
 
 #: Above so many tokens queries are sampled, unless all are asked for: all rows of such a map take a CPU minutes.
@@ -43,7 +44,7 @@ class Structure:
 
     observed: Observed
     shown: Shown
-    window: Window
+    window: Crop
     part: Tensor
 
 
@@ -70,7 +71,7 @@ def look(
     run, heads = recorded_run(store.header, store.branches), choose_heads(store, selection)
     calls = choose(store, selection)
     view = choose_view(calls, run, heads, choice.branch, choice.layer, choice.step, choice.head, choice.sample)
-    window = choose_window(run.grid, choice.rows, choice.columns)
+    window = choose_crop(run.grid, choice.rows, choice.columns)
     if queries is not None:
         check_queries(run.grid, queries)
     shown = Shown(run, heads, view)
@@ -78,7 +79,7 @@ def look(
         store, selection, Wanted(pooled), queries, device=device, show=shown, on_call=on_call, on_chunk=on_chunk
     )
     of = heads if view.head is None else (view.head,)
-    part = window_of(store, view.key, of, window, device, on_chunk)
+    part = crop_of(store, view.key, of, window, device, on_chunk)
     return Structure(observed, shown, window, one_map(part, of, view))
 
 

@@ -20,7 +20,7 @@ from . import distance
 from .estimate import Estimate, Mean, send
 from .wanted import Wanted
 
-LEAST_ROWS = 128  # heads are taken together as long as a chunk holds so many rows of each
+MIN_ROWS = 128  # heads are taken together as long as a chunk holds so many rows of each
 PER_BIN = 32  # sampled queries per row of a sampled pooled map: fewer have no honest standard error
 PER_STRETCH = 8  # sampled queries per stretch of a frame
 
@@ -59,14 +59,14 @@ def sample(grid: TokenGrid, queries: int, seed: int) -> Tensor:
     return shuffled[rank < before.diff()[stretch]].sort().values
 
 
-def least_queries(grid: TokenGrid) -> int:
+def min_queries(grid: TokenGrid) -> int:
     """Of fewer sampled queries some figures have no honest standard error: two in each frame, two rows of a map."""
     return max(2 * PER_BIN, math.ceil(2 * grid.tokens / (grid.height * grid.width)))
 
 
 def heads_together(tokens: int) -> int:
     """Of how many heads the rows are taken together."""
-    return max(1, reference.CHUNK_BYTES // (4 * LEAST_ROWS * tokens))
+    return max(1, reference.CHUNK_BYTES // (4 * MIN_ROWS * tokens))
 
 
 class Sums:

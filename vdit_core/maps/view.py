@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..call import Run, TokenGrid
 from ..recording.store import Evaluation, Key
-from .crop import Window
+from .crop import Crop
 from .statistics import MapStatistics
 
 #: At most so many frames are enlarged, and never more than half of them.
@@ -59,7 +59,7 @@ def choose_view(
     return View(keys[0], None if head < 0 else head, max(0, sample))
 
 
-def choose_window(grid: TokenGrid, rows: str = "", columns: str = "") -> Window:
+def choose_crop(grid: TokenGrid, rows: str = "", columns: str = "") -> Crop:
     """A part of a map: tokens as "first-last", both included; "" is a few frames in the middle.
 
     Raises:
@@ -70,7 +70,7 @@ def choose_window(grid: TokenGrid, rows: str = "", columns: str = "") -> Window:
     first = grid.prefix + (grid.frames - count) // 2 * size
     read = {name: _tokens(text, name) for name, text in (("rows", rows), ("columns", columns)) if text.strip()}
     middle = (first, first + count * size)
-    window = Window(read.get("rows", middle), read.get("columns", middle))
+    window = Crop(read.get("rows", middle), read.get("columns", middle))
     window.check(grid.tokens)
     return window
 
@@ -84,7 +84,7 @@ def _tokens(text: str, name: str) -> tuple[int, int]:
 
 @dataclass
 class Shown:
-    """The shown map at every evaluation, pooled: collected by `observe.from_store`, which lets go of all others.
+    """The shown map at every evaluation, pooled: collected by `observer.from_store`, which lets go of all others.
 
     heads: those that are observed. maps: float32 (P, P').
     """

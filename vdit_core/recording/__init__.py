@@ -1,1 +1,1 @@
-"""Recording queries and keys: what is kept, at which precision, within which memory budget."""
+"""Recording queries and keys: what is kept, at which quantization, within which memory budget."""

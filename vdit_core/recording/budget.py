@@ -87,10 +87,10 @@ class Demand:
         heaviest = accumulate(a_pass * passes for passes in sorted(self.passes, reverse=True))
         if steps := sum(size <= limit for size in heaviest):
             fitting.append(f"{steps} of these steps")
-        if self.header.precision != "int8":
-            packed = replace(self, header=replace(self.header, precision="int8")).bytes
+        if self.header.quantization != "int8":
+            packed = replace(self, header=replace(self.header, quantization="int8")).bytes
             if packed <= limit:
-                fitting.append(f"precision int8 ({readable(packed)})")
+                fitting.append(f"quantization int8 ({readable(packed)})")
         if self.tier != "disk" and self.bytes <= (free := room.free("disk", 0)):
             fitting.append(f"the disk ({readable(free)} free), if {readable(self.bytes)} are granted")
         return [*fitting, "live transfer (it stores nothing)"]
@@ -98,7 +98,7 @@ class Demand:
 
 def describe(header: Header, tier: str) -> str:
     """What one call weighs, and why."""
-    return f"{weight(tier, header) / 2**20:.1f} MiB ({header.samples} x {header.grid}, {header.precision})"
+    return f"{weight(tier, header) / 2**20:.1f} MiB ({header.samples} x {header.grid}, {header.values()})"
 
 
 def readable(size: float) -> str:

@@ -1,21 +1,21 @@
-"""How recorded queries and keys are kept: exactly, or as int8 with one scale per token and head."""
+"""How recorded queries and keys are kept: as they are, or as int8 with one scale per token and head."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-PRECISIONS = ("exact", "int8")
+QUANTIZATIONS = ("none", "int8")
 
 
-def encode(x: Tensor, precision: str) -> dict[str, Tensor]:
+def encode(x: Tensor, quantization: str) -> dict[str, Tensor]:
     """Pack a tensor (rows, heads, tokens, head_dim).
 
     Returns:
-        {"": x} for exact, in x's own dtype; for int8 {"": int8 of x's shape, ".scale": float32, last dim 1}, where
+        {"": x} for none, in x's own dtype; for int8 {"": int8 of x's shape, ".scale": float32, last dim 1}, where
         scale = max |x| / 127 over head_dim, so that no entry is off by more than half a scale.
     """
-    if precision == "exact":
+    if quantization == "none":
         return {"": x.contiguous()}
     packed = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     scales = torch.empty((*x.shape[:-1], 1), dtype=torch.float32, device=x.device)
@@ -37,9 +37,9 @@ def decode(parts: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def layout(
-    shape: tuple[int, ...], dtype: torch.dtype, precision: str
+    shape: tuple[int, ...], dtype: torch.dtype, quantization: str
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of each part that `encode` makes of such a tensor: what a file must hold, and what it weighs."""
-    if precision == "exact":
+    if quantization == "none":
         return {"": (shape, dtype)}
     return {"": (shape, torch.int8), ".scale": ((*shape[:-1], 1), torch.float32)}

@@ -114,4 +114,4 @@ def as_text(trials: Sequence[Trial]) -> str:
 
 
 def _db(psnr: float) -> str:
-    return "unchanged" if psnr >= metrics.MOST_PSNR else f"{psnr:.1f}"
+    return "unchanged" if psnr >= metrics.MAX_PSNR else f"{psnr:.1f}"

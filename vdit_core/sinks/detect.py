@@ -13,7 +13,7 @@ from ..call import TokenGrid
 from .record import MapSinks, SinkRecord
 
 #: A sink's mass is at least so many times uniform, and given so evenly by the queries (see `received`).
-RATIO, EVENNESS = 16.0, 0.25
+RATIO, PARTICIPATION = 16.0, 0.25
 #: Shares of all attention on one key at which layer-heads are counted; 0.3 is what the literature on language models
 #: calls a sink.
 LIMITS = (0.3, 0.1, 0.03, 0.01)
@@ -24,7 +24,7 @@ class Sink:
     """A key that a head sinks attention into, means over the calls.
 
     place: (frame, row, column), or None for a token without one. mass: share of all attention; ratio: to uniform.
-    evenness: see `received`. key_norm, value_norm: to the median of all keys. present: share of the calls in which it
+    participation: see `received`. key_norm, value_norm: to the median of all keys. present: share of the calls in which it
     is among the strongest keys and its ratio is reached.
     """
 
@@ -34,7 +34,7 @@ class Sink:
     place: tuple[int, int, int] | None
     mass: float
     ratio: float
-    evenness: float
+    participation: float
     key_norm: float
     value_norm: float
     present: float
@@ -44,7 +44,7 @@ class Sink:
 class Findings:
     """All that a record says of sinks. Tables are float (layers, heads), in the order of `layers` and `heads`.
 
-    peak: the largest mass of a key as a ratio to uniform; its evenness: even. half: how many keys hold half the mass.
+    peak: the largest mass of a key as a ratio to uniform; its participation: even. half: how many keys hold half the mass.
     common: see `MapSinks`. frames: (layers, frames), the mass that each frame's keys get, mean over heads. above: by
     limit, the share of layer-heads with a key above it.
     """
@@ -53,7 +53,7 @@ class Findings:
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     ratio: float
-    evenness: float
+    participation: float
     sinks: tuple[Sink, ...]
     peak: np.ndarray
     even: np.ndarray
@@ -80,20 +80,20 @@ class Findings:
             "grid": {name: getattr(grid, name) for name in ("frames", "height", "width", "prefix", "suffix")},
             "layers": self.layers,
             "heads": self.heads,
-            "a sink is": {"ratio to uniform": self.ratio, "evenness": self.evenness},
+            "a sink is": {"ratio to uniform": self.ratio, "participation": self.participation},
             "above": {f"{limit:g}": round(share, 4) for limit, share in self.above.items()},
             "sinks": [vars(sink) | {n: _plain(getattr(sink, n)) for n in _MEASURED} for sink in self.sinks],
             **{name: _rounded(getattr(self, name)) for name in ("peak", "even", "half", "common", "frames")},
         }
 
 
-_MEASURED = ("mass", "ratio", "evenness", "key_norm", "value_norm", "present")
+_MEASURED = ("mass", "ratio", "participation", "key_norm", "value_norm", "present")
 
 
-def detect(record: SinkRecord, ratio: float = RATIO, evenness: float = EVENNESS) -> Findings:
+def detect(record: SinkRecord, ratio: float = RATIO, participation: float = PARTICIPATION) -> Findings:
     """Find the sinks of a record.
 
-    ratio: how many times uniform a sink's mass is at least. evenness: how evenly queries give it at least.
+    ratio: how many times uniform a sink's mass is at least. participation: how evenly queries give it at least.
 
     Raises:
         ValueError: if the record holds no call.
@@ -110,16 +110,16 @@ def detect(record: SinkRecord, ratio: float = RATIO, evenness: float = EVENNESS)
         tables["frames"].append(_frames(means, grid))
         tables["common"].append(torch.stack([call.common for call in calls]).nanmean(0).numpy())
         tables["peak"].append(torch.stack([call.mass[:, 0] for call in calls]).mean(0).numpy() * grid.tokens)
-        tables["even"].append(torch.stack([call.evenness[:, 0] for call in calls]).mean(0).numpy())
+        tables["even"].append(torch.stack([call.participation[:, 0] for call in calls]).mean(0).numpy())
         for index, head in enumerate(record.heads):
-            sinks += _sinks(layer, head, index, calls, means[index].numpy(), grid, ratio, evenness)
+            sinks += _sinks(layer, head, index, calls, means[index].numpy(), grid, ratio, participation)
     peak = np.stack(tables["peak"])
     return Findings(
         grid=grid,
         layers=record.layers,
         heads=record.heads,
         ratio=ratio,
-        evenness=evenness,
+        participation=participation,
         sinks=tuple(sinks),
         above={limit: float((peak / grid.tokens >= limit).mean()) for limit in LIMITS},
         **{name: np.stack(table) for name, table in tables.items()},
@@ -134,12 +134,12 @@ def _sinks(
     means: np.ndarray,
     grid: TokenGrid,
     ratio: float,
-    evenness: float,
+    participation: float,
 ) -> list[Sink]:
     """The sinks of one head, the strongest first; means: of its coded ratios, (tokens,)."""
     seen: dict[int, list[np.ndarray]] = {}
     for call in calls:
-        figures = torch.stack([call.mass, call.evenness, call.key_norm, call.value_norm])[:, index].numpy().T
+        figures = torch.stack([call.mass, call.participation, call.key_norm, call.value_norm])[:, index].numpy().T
         for token, row in zip(call.tokens[index].tolist(), figures, strict=True):
             if row[0] * grid.tokens >= ratio / 4:
                 seen.setdefault(token, []).append(row)
@@ -149,7 +149,7 @@ def _sinks(
         # Where it was not among the strongest its coded mass stands for it.
         mass = float(table[:, 0].mean()) if len(rows) == len(calls) else float(means[token]) / grid.tokens
         even, key_norm, value_norm = (float(x) for x in table[:, 1:].mean(0))
-        if mass * grid.tokens >= ratio and even >= evenness:
+        if mass * grid.tokens >= ratio and even >= participation:
             present = float((table[:, 0] * grid.tokens >= ratio).sum()) / len(calls)
             at = place(grid, token)
             found.append(Sink(layer, head, token, at, mass, mass * grid.tokens, even, key_norm, value_norm, present))

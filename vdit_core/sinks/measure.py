@@ -15,7 +15,7 @@ from ..attention.triton import kernels_take
 
 
 def received(q: Tensor, k: Tensor, queries: Tensor | None = None, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mass and evenness of each key.
+    """Mass and participation of each key.
 
     Args:
         q, k: (heads, tokens, head_dim), any float dtype.

@@ -7,14 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..call import AttentionCall, Interceptor, Proceed, Run, Site
-from ..coverage import Place, gaps
-from ..maps.observer import choose, recorded_run
+from ..call import AttentionCall, Run
 from ..maps.sums import sample
-from ..outcome import Verdict, done, failed, idle
-from ..recording.recorder import Selection
+from ..observer import RunObserver
 from ..recording.store import AttentionStore, Evaluation, Key, StoreError
-from ..selection import choose_branches
+from ..recording.store.query import choose, choose_heads, recorded_run
+from ..selection import ResolvedSelection, Selection
 from .code import encode
 from .measure import received
 from .record import MapSinks, SinkRecord
@@ -24,7 +22,7 @@ QUERIES, STRONGEST = 1024, 64
 _MEDIAN_OF = 4096  # tokens, at most, from which the median norm is taken
 
 
-class SinkObserver(Interceptor):
+class SinkObserver(RunObserver[SinkRecord]):
     """Measures the keys of chosen calls while the model samples; changes nothing.
 
     Args:
@@ -35,70 +33,48 @@ class SinkObserver(Interceptor):
         SelectionError: if the selection does not fit the run. ValueError: if there is no such video in the batch.
     """
 
+    needs_output = True
+    doing, did, thing = "measure", "measured", "record of sinks"
+
     def __init__(
         self, selection: Selection | None = None, queries: int = QUERIES, sample: int = 0, seed: int = 0
     ) -> None:
-        self.selection = selection or Selection()
+        super().__init__(selection)
         self.queries, self.sample, self.seed = queries, sample, seed
-        self._filling: SinkRecord | None = None
-        self._record: SinkRecord | None = None
-        self._came: set[Place] = set()
-
-    def verdict(self) -> Verdict:
-        """What came of the last run: good if something came of every step and layer that was chosen."""
-        if self._record is None or not (self._layers and self._steps and self._record.heads):
-            return idle("nothing to measure: no layer, head or step is chosen")
-        if not self._came:
-            return failed("nothing was measured: no call came")
-        measured = f"measured {len(self._record.calls)} calls, {self._record.nbytes / 2**20:.1f} MiB"
-        return done(measured).but(*gaps(self._came, self._layers, self._steps))
 
     @property
     def record(self) -> SinkRecord:
-        """What the last run showed.
+        """What the last run showed. Raises RuntimeError if that run has not ended, or did not end well."""
+        return self.result
 
-        Raises:
-            RuntimeError: if that run has not ended, or did not end well.
-        """
-        if self._record is None:
-            raise RuntimeError("There are no sinks: the observed sampling run has not ended well.")
-        return self._record
-
-    def begin(self, run: Run) -> None:
-        self._record = None
-        self._came.clear()
-        self._layers = set(self.selection.layers.resolve(run.model.layers, "layer"))
-        self._steps = set(self.selection.steps.resolve(run.steps, "step"))
-        self._branches = choose_branches(self.selection.branches, run.branches)
-        heads = self.selection.heads.resolve(run.model.heads, "head")
+    def _start(self, run: Run, chosen: ResolvedSelection) -> SinkRecord:
         if self.sample >= run.samples:
             raise ValueError(f"There is no video {self.sample} in this batch of {run.samples}, 0 to {run.samples - 1}.")
-        self._filling = SinkRecord(run, heads, self.queries if self.queries < run.grid.tokens else None)
+        return SinkRecord(run, chosen.heads, self.queries if self.queries < run.grid.tokens else None)
 
-    def wants(self, site: Site) -> bool:
-        return self._filling is not None and site.layer in self._layers and site.step in self._steps
+    def _observe(
+        self, record: SinkRecord, call: AttentionCall, branch: str, rows: list[int], output: Tensor | None
+    ) -> bool:
+        assert output is not None
+        site = call.site
+        picked = slice(None) if len(record.heads) == call.q.shape[1] else list(record.heads)
+        chosen = None if record.queries is None else sample(record.run.grid, record.queries, self.seed)
+        bias = None if call.bias is None else call.bias[picked]
+        mine = [row for row in rows if site.rows[row].sample == self.sample]
+        for row in mine:
+            q, k, v, out = (x[row][picked] for x in (call.q, call.k, call.v, output))
+            record.calls[Key(Evaluation(site.sigma, site.visit), branch, site.layer)] = map_sinks(
+                q, k, v, out, chosen, bias
+            )
+        return bool(mine)
 
-    def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
-        assert self._filling is not None
-        output = proceed(call)
-        site, record = call.site, self._filling
-        for i, row in enumerate(site.rows):
-            if row.branch in self._branches and row.sample == self.sample and record.heads:
-                key = Key(Evaluation(site.sigma, site.visit), row.branch, site.layer)
-                picked = slice(None) if len(record.heads) == call.q.shape[1] else list(record.heads)
-                q, k, v, out = (x[i][picked] for x in (call.q, call.k, call.v, output))
-                chosen = None if record.queries is None else sample(record.run.grid, record.queries, self.seed)
-                bias = None if call.bias is None else call.bias[picked]
-                record.calls[key] = map_sinks(q, k, v, out, chosen, bias)
-                self._came.add((site.layer, site.step, row.branch))
-        return output
+    def _finish(self, record: SinkRecord) -> SinkRecord:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # copies to the CPU went on beside the sampling
+        return record
 
-    def end(self, completed: bool) -> None:
-        filled, self._filling = self._filling, None
-        if completed:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()  # copies to the CPU went on beside the sampling
-            self._record = filled
+    def _size(self) -> str:
+        return f"{len(self.record.calls)} calls, {self.record.nbytes / 2**20:.1f} MiB"
 
 
 def from_store(
@@ -119,11 +95,9 @@ def from_store(
             video.
     """
     selection, header = selection or Selection(), store.header
-    heads = tuple(h for h in selection.heads.resolve(header.model.heads, "head") if h in header.heads)
-    if not heads or sample_of >= header.samples:
-        raise StoreError(
-            f"Heads {selection.heads} of video {sample_of} were not recorded; the store holds {store.summary()}."
-        )
+    heads = choose_heads(store, selection)
+    if sample_of >= header.samples:
+        raise StoreError(f"Video {sample_of} was not recorded; the store holds {store.summary()}.")
     run = recorded_run(header, store.branches)
     record = SinkRecord(run, heads, queries if queries < header.grid.tokens else None)
     chosen = None if record.queries is None else sample(header.grid, queries, seed)
@@ -149,7 +123,7 @@ def map_sinks(
     Args:
         q, k, v, out: (heads, tokens, head_dim); out: what the attention gave. queries, bias: see `received`.
     """
-    mass, evenness = received(q, k, queries, bias)
+    mass, participation = received(q, k, queries, bias)
     tokens = mass.shape[1]
     top = mass.topk(min(STRONGEST, tokens), dim=1)
     norms = [_relative_norm(x, top.indices) for x in (k, k if v is None else v)]
@@ -157,7 +131,7 @@ def map_sinks(
         encode(mass * tokens),
         top.indices.int(),
         top.values,
-        evenness.gather(1, top.indices),
+        participation.gather(1, top.indices),
         norms[0],
         norms[1] if v is not None else torch.full_like(norms[1], float("nan")),
         torch.full_like(mass[:, 0], float("nan")) if out is None else _common(out),

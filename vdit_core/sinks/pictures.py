@@ -21,7 +21,7 @@ from .record import SinkRecord
 COLORS = "cividis"
 _SINK = "#ff5c39"
 _INK = "#2a2a2e"
-_MOST_LABELS = 60  # heads: more numbers could not be read
+_MAX_LABELS = 60  # heads: more numbers could not be read
 
 
 def heads_picture(findings: Findings) -> Image.Image:
@@ -35,7 +35,7 @@ def heads_picture(findings: Findings) -> Image.Image:
     for layer, head in findings.sink_heads():
         at = heads.index(head) - 0.5, layers.index(layer) - 0.5
         axes.add_patch(_frame(at))
-    if findings.peak.size <= _MOST_LABELS:
+    if findings.peak.size <= _MAX_LABELS:
         for (y, x), value in np.ndenumerate(findings.peak):
             color = "black" if norm(max(value, 1)) > 0.55 else "white"
             axes.text(x, y, f"{value:.1f}" if value < 10 else f"{value:.0f}", ha="center", va="center", color=color)

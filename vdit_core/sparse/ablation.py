@@ -16,17 +16,17 @@ from .. import metrics
 from ..call import ModelSignature
 from .calibration import LocalErrors
 
-#: A host's sampler: tables of keep (layers, heads), one per video -> their clips, float in [0, 1],
+#: A host's sampler: densities (layers, heads), one per video -> their clips, float in [0, 1],
 #: (videos, 3, frames, height, width). All start from the same noise and have the same prompt.
-SampleKeeps = Callable[[Sequence[np.ndarray]], Tensor]
+SampleDensities = Callable[[Sequence[np.ndarray]], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A video and how near it is to the dense one; keep: (layers, heads)."""
+    """A video and how near it is to the dense one; density: (layers, heads)."""
 
     label: str
-    keep: np.ndarray
+    density: np.ndarray
     quality: metrics.Quality
 
     @property
@@ -36,8 +36,8 @@ class Case:
 
 
 @dataclass(frozen=True, eq=False)
-class EndToEnd:
-    """level: the keep of masked layers. alone: each layer masked alone, in the layers' order. everything: all masked.
+class LayerAblation:
+    """level: the density of masked layers. alone: each layer masked alone, in the layers' order. everything: all masked.
     all_but: all masked but the worst n, for n = 1, 2, ...; worst: all layers, the worst first."""
 
     level: float
@@ -61,7 +61,7 @@ class EndToEnd:
 
 
 def cases(model: ModelSignature, level: float) -> list[tuple[str, np.ndarray]]:
-    """The dense video, each layer masked alone, all masked: labels and tables of keep, layers + 2."""
+    """The dense video, each layer masked alone, all masked: labels and densities, layers + 2."""
     whole = np.ones((model.layers, model.heads))
     tables = [("dense", whole)]
     for layer in range(model.layers):
@@ -69,20 +69,20 @@ def cases(model: ModelSignature, level: float) -> list[tuple[str, np.ndarray]]:
     return [*tables, ("all masked", np.full_like(whole, level))]
 
 
-def measure(model: ModelSignature, level: float, sample: SampleKeeps, most_worst: int = 4) -> EndToEnd:
-    """Sample and score all videos: layers + 2, then most_worst + 1 more.
+def measure(model: ModelSignature, level: float, sample: SampleDensities, max_spared: int = 4) -> LayerAblation:
+    """Sample and score all videos: layers + 2, then max_spared + 1 more.
 
-    level: the keep of masked layers. most_worst: so many layers are at most left whole.
+    level: the density of masked layers. max_spared: at most so many layers are left whole.
     """
     first = _scored(cases(model, level), sample)
     alone, everything = first[:-1], first[-1]
     worst = _worst_first(alone)
     whole = np.ones((model.layers, model.heads))
     spared = [("dense", whole)]
-    for n in range(1, min(most_worst, model.layers - 1) + 1):
+    for n in range(1, min(max_spared, model.layers - 1) + 1):
         names = ", ".join(map(str, sorted(worst[:n])))
         spared.append((f"all but {names}", _masked(whole, worst[n:], level)))
-    return EndToEnd(level, tuple(alone), everything, tuple(_scored(spared, sample)))
+    return LayerAblation(level, tuple(alone), everything, tuple(_scored(spared, sample)))
 
 
 def _masked(whole: np.ndarray, layers: Sequence[int], level: float) -> np.ndarray:
@@ -95,10 +95,10 @@ def _worst_first(alone: Sequence[Case]) -> list[int]:
     return sorted(range(len(alone)), key=lambda layer: alone[layer].quality.psnr)
 
 
-def _scored(tables: Sequence[tuple[str, np.ndarray]], sample: SampleKeeps) -> list[Case]:
+def _scored(tables: Sequence[tuple[str, np.ndarray]], sample: SampleDensities) -> list[Case]:
     """All but the first, against the first."""
-    clips = sample([keep for _, keep in tables])
+    clips = sample([density for _, density in tables])
     return [
-        Case(label, keep, metrics.quality(clips[:1], clips[n : n + 1]))
-        for n, (label, keep) in enumerate(tables[1:], start=1)
+        Case(label, density, metrics.quality(clips[:1], clips[n : n + 1]))
+        for n, (label, density) in enumerate(tables[1:], start=1)
     ]

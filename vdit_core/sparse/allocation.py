@@ -2,7 +2,7 @@
 
 To first order the damages of heads add up. So, with e_h(d) the measured error of a head at density d,
 
-    minimise sum_h e_h(d_h)   with   mean_h d_h = keep
+    minimise sum_h e_h(d_h)   with   mean_h d_h = density
 
 which the lower convex hulls of the e_h solve exactly: the steepest pieces are bought first.
 """
@@ -14,33 +14,25 @@ import numpy as np
 _STEP = 0.005  # of density
 
 
-def allocate(errors: np.ndarray, levels: np.ndarray, keep: float, fixed: np.ndarray | None = None) -> np.ndarray:
+def allocate(errors: np.ndarray, levels: np.ndarray, density: float) -> np.ndarray:
     """The density of each head, float64 (heads,).
 
     Args:
         errors: float (heads, levels), 0 and up. levels: the densities they were measured at, rising, within 0..1.
-        keep: the mean of all densities.
-        fixed: bool (heads,), those that stay at density 1 whatever it costs.
+        density: the mean of all densities.
 
     Between levels errors fall geometrically, and from the last level to density 1 linearly to 0; below the first level
-    nothing is known, so that is the least a head gets. If `keep` is too little for that and the fixed ones, all others
-    get the same, less than the first level.
+    nothing is known, so that is the least a head gets. If `density` is too little for that, all heads get the same.
     """
     heads = len(errors)
-    fixed = np.zeros(heads, bool) if fixed is None else fixed
-    densities = np.where(fixed, 1.0, levels[0])
-    budget = keep * heads - densities.sum()
-    if fixed.all() or keep >= 1:
+    if density >= 1:
         return np.ones(heads)
+    budget = (density - levels[0]) * heads
     if budget <= 0:
-        densities[~fixed] = max(0.0, (keep * heads - fixed.sum()) / (~fixed).sum())
-        return densities
+        return np.full(heads, max(0.0, density))
+    densities = np.full(heads, levels[0], dtype=float)
     grid = np.linspace(levels[0], 1, 1 + round((1 - levels[0]) / _STEP))
-    pieces = [
-        piece
-        for head in np.flatnonzero(~fixed).tolist()
-        for piece in _hull(head, grid, _curve(errors[head], levels, grid))
-    ]
+    pieces = [piece for head in range(heads) for piece in _hull(head, grid, _curve(errors[head], levels, grid))]
     for _, head, low, high in sorted(pieces):
         bought = min(high - low, budget)
         densities[head] = low + bought

@@ -1,4 +1,4 @@
-"""Which key blocks each query block looks at, as the kernels take it."""
+"""Block masks: which key blocks each query block looks at."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from ..attention.triton import triton_works
 
 
 @dataclass(frozen=True, eq=False)
-class BlockLists:
-    """blocks: int32 (rows, heads, query blocks, most), key blocks; of each list the first `counts` count.
+class BlockMask:
+    """The computed blocks of a map, as flex_attention and the kernels take them.
 
-    Every list begins with the last key block, the one that may hold fewer tokens: so a kernel can treat it apart.
-    counts: int32 (rows, heads, query blocks). Rows and heads may be 1 where all are alike.
+    kv_indices: int32 (batch, heads, query blocks, n), the key blocks of each query block; of each list the first
+        `kv_num_blocks` count. Every list begins with the last key block, the one that may hold fewer tokens: so a
+        kernel can treat it apart.
+    kv_num_blocks: int32 (batch, heads, query blocks). Batch and heads may be 1 where all are alike.
     """
 
-    blocks: Tensor
-    counts: Tensor
+    kv_indices: Tensor
+    kv_num_blocks: Tensor
 
     def density(self, key_blocks: int) -> Tensor:
         """The share of blocks that is computed, float32 (heads,), where the lists are."""
-        return self.counts.float().mean((0, 2)) / key_blocks
+        return self.kv_num_blocks.float().mean((0, 2)) / key_blocks
 
-    def mask(self, key_blocks: int) -> Tensor:
+    def to_dense(self, key_blocks: int) -> Tensor:
         """The same as a table: bool (rows, heads, query blocks, key blocks)."""
-        listed = torch.arange(self.blocks.shape[-1], device=self.blocks.device) < self.counts[..., None]
-        table = torch.zeros(*self.counts.shape, key_blocks + 1, dtype=torch.bool, device=self.blocks.device)
-        return table.scatter(-1, self.blocks.masked_fill(~listed, key_blocks).long(), True)[..., :key_blocks]
+        listed = torch.arange(self.kv_indices.shape[-1], device=self.kv_indices.device) < self.kv_num_blocks[..., None]
+        table = torch.zeros(*self.kv_num_blocks.shape, key_blocks + 1, dtype=torch.bool, device=self.kv_indices.device)
+        return table.scatter(-1, self.kv_indices.masked_fill(~listed, key_blocks).long(), True)[..., :key_blocks]
 
 
-def strongest(scores: Tensor, share: Tensor, always: Tensor) -> BlockLists:
+def top_k(scores: Tensor, share: Tensor, always: Tensor) -> BlockMask:
     """Of each query block the key blocks of the highest scores.
 
     Args:
@@ -52,19 +54,19 @@ def strongest(scores: Tensor, share: Tensor, always: Tensor) -> BlockLists:
 
         if total <= topk.MAX_KEYS:
             blocks = topk.select(scores, kept, first, counts, most)
-            return BlockLists(blocks, counts[..., None].expand(scores.shape[:-1]))
+            return BlockMask(blocks, counts[..., None].expand(scores.shape[:-1]))
     free = scores.masked_fill(kept, float("-inf"))
     found = free.topk(most - len(first), dim=-1, sorted=not alike).indices.int()
-    return BlockLists(_joined(first, found), counts[..., None].expand(scores.shape[:-1]))
+    return BlockMask(_joined(first, found), counts[..., None].expand(scores.shape[:-1]))
 
 
-def reaching(weights: Tensor, mass: Tensor, always: Tensor) -> BlockLists:
+def top_p(weights: Tensor, mass: Tensor, always: Tensor) -> BlockMask:
     """Of each query block the fewest key blocks whose weights reach a mass.
 
     Args:
         weights: (rows, heads, query blocks, key blocks), each list's sum is 1.
         mass: float (heads,) or (rows, heads).
-        always: as `strongest`; what they hold counts.
+        always: as `top_k`; what they hold counts.
     """
     first, kept = _leading(always, weights.device), _sent(always, weights.device)
     held = weights.where(kept, 0).sum(-1, keepdim=True)
@@ -73,17 +75,19 @@ def reaching(weights: Tensor, mass: Tensor, always: Tensor) -> BlockLists:
     before = held + falling.cumsum(-1) - falling
     counts = (before < mass.to(weights.device)[..., None, None]).sum(-1)
     most = int(counts.max()) if counts.numel() else 0
-    return BlockLists(_joined(first, order[..., :most].int()), (counts + len(first)).int())
+    return BlockMask(_joined(first, order[..., :most].int()), (counts + len(first)).int())
 
 
-def with_dense_queries(lists: BlockLists, dense: Tensor, key_blocks: int) -> BlockLists:
+def with_dense_queries(lists: BlockMask, dense: Tensor, key_blocks: int) -> BlockMask:
     """The same, but some query blocks look at every key block; dense: bool (query blocks,) on the CPU."""
     if not dense.any():
         return lists
-    dense = dense.to(lists.counts.device)
+    dense = dense.to(lists.kv_num_blocks.device)
     every = torch.arange(key_blocks, dtype=torch.int32, device=dense.device).roll(1)
-    blocks = F.pad(lists.blocks, (0, key_blocks - lists.blocks.shape[-1]))
-    return BlockLists(torch.where(dense[:, None], every, blocks), torch.where(dense, key_blocks, lists.counts).int())
+    blocks = F.pad(lists.kv_indices, (0, key_blocks - lists.kv_indices.shape[-1]))
+    return BlockMask(
+        torch.where(dense[:, None], every, blocks), torch.where(dense, key_blocks, lists.kv_num_blocks).int()
+    )
 
 
 def _leading(always: Tensor, device: torch.device) -> Tensor:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ..attention.reference import scores, strongest
-from ..call import AttentionCall, Interceptor, ModelSignature, Proceed, Run, Site, TokenGrid
-from ..selection import Indices
-from .methods import BY_MASS, EXACT, METHODS
+from ..call import AttentionCall, ModelSignature, Proceed, Run, TokenGrid
+from ..observer import RunObserver
+from ..selection import Indices, ResolvedSelection, Selection
+from .methods import EXACT, METHODS, TOP_P
 from .patterns import PATTERNS
 from .patterns.always import always
 from .profile import SparseProfile
@@ -47,7 +48,21 @@ class LocalErrors:
         return self.errors[:, :, self.temperatures.index(1.0)]
 
 
-class Sensitivity(Interceptor):
+@dataclass
+class _Measured:
+    """layers: for each layer its calls' errors and energies, float64 (heads, n), on the model's device."""
+
+    run: Run
+    method: str
+    layers: list[list[Tensor]]
+
+    def joined(self) -> LocalErrors:
+        table = np.stack([torch.stack(layer).mean(0).cpu().numpy() for layer in self.layers])
+        errors = table[..., :-1].reshape(*table.shape[:2], len(TEMPERATURES), len(LEVELS))
+        return LocalErrors(self.run.model, self.method, LEVELS, TEMPERATURES, errors, table[..., -1])
+
+
+class Calibration(RunObserver[_Measured]):
     """Measures while the model samples; changes nothing.
 
     Args:
@@ -59,62 +74,47 @@ class Sensitivity(Interceptor):
         ValueError: for a method that is not measured. In `begin`: SelectionError for steps out of range.
     """
 
+    thing = "calibration"
+
     def __init__(
         self,
-        method: str = "top blocks",
+        method: str = "block top-k",
         steps: Indices | None = None,
         queries: int = 256,
         first_frame: bool = False,
         on_call: Callable[[], None] | None = None,
     ) -> None:
-        if method not in METHODS or method in BY_MASS:
+        if method not in METHODS or method in TOP_P:
             raise ValueError(
                 f"The method {method!r} is not measured; those that are: "
-                f"{', '.join(name for name in METHODS if name not in BY_MASS)}."
+                f"{', '.join(name for name in METHODS if name not in TOP_P)}."
             )
-        self.method, self.steps, self.queries, self.first_frame = method, steps or Indices("all"), queries, first_frame
-        self.on_call = on_call
-        self._found: LocalErrors | None = None
+        super().__init__(Selection(steps=steps or Indices("all")))
+        self.method, self.queries, self.first_frame, self.on_call = method, queries, first_frame, on_call
 
     @property
     def found(self) -> LocalErrors:
-        """What the last run showed.
-
-        Raises:
-            RuntimeError: if that run has not ended, or did not end well.
-        """
-        if self._found is None:
-            raise RuntimeError("There are no errors: the measured sampling run has not ended well.")
-        return self._found
-
-    def begin(self, run: Run) -> None:
-        self._found, self._run = None, run
-        self._steps = set(self.steps.resolve(run.steps, "step"))
-        heads = run.model.heads
-        self._seen: list[list[Tensor]] = [[] for _ in range(run.model.layers)]  # on the model's device until the end
-        self._shape = heads, len(TEMPERATURES), len(LEVELS)
+        """What the last run showed. Raises RuntimeError if that run has not ended, or did not end well."""
+        return self.result.joined()
 
     @property
     def grid(self) -> TokenGrid:
         """Of the last run."""
-        return self._run.grid
+        return self.result.run.grid
 
-    def wants(self, site: Site) -> bool:
-        return site.step in self._steps
+    def _start(self, run: Run, chosen: ResolvedSelection) -> _Measured:
+        return _Measured(run, self.method, [[] for _ in range(run.model.layers)])
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
+        assert self._filling is not None
         errors, energy = self._measure(call)
-        self._seen[call.site.layer].append(torch.cat([errors.flatten(1), energy[:, None]], dim=1))
+        self._filling.layers[call.site.layer].append(torch.cat([errors.flatten(1), energy[:, None]], dim=1))
         if self.on_call:
             self.on_call()
         return proceed(call)
 
-    def end(self, completed: bool) -> None:
-        seen, self._seen = self._seen, []
-        if completed and all(seen):
-            table = np.stack([torch.stack(layer).mean(0).cpu().numpy() for layer in seen])
-            errors = table[..., :-1].reshape(len(table), *self._shape)
-            self._found = LocalErrors(self._run.model, self.method, LEVELS, TEMPERATURES, errors, table[..., -1])
+    def _finish(self, measured: _Measured) -> _Measured | None:
+        return measured if all(measured.layers) else None
 
     def _measure(self, call: AttentionCall) -> tuple[Tensor, Tensor]:
         """Of one call: (heads, temperatures, levels), and the energy (heads,); float64, means over rows and queries."""
@@ -131,8 +131,8 @@ class Sensitivity(Interceptor):
             whole = weights @ values
             energy += whole.square().mean((0, 3)).sum(-1)
             for n, level in enumerate(LEVELS):
-                keep = torch.full((rows, heads), level, device=q.device)
-                mask = strongest(weights, keep, "top-k") if masks is None else masks(n, some)
+                share = torch.full((rows, heads), level, device=q.device)
+                mask = strongest(weights, share, "top-k") if masks is None else masks(n, some)
                 for t, temperature in enumerate(TEMPERATURES):
                     part = (found / temperature).masked_fill(~mask, -math.inf).softmax(-1) @ values
                     errors[:, t, n] += (part - whole).square().mean((0, 3)).sum(-1)
@@ -144,11 +144,11 @@ class Sensitivity(Interceptor):
         tiled = tile(call.q, call.k, call.v, plan)
         kept, ones = always(plan, self.first_frame), torch.ones(call.q.shape[1], device=call.q.device)
         tables = [
-            PATTERNS[self.method](tiled, torch.full((call.q.shape[1],), level), kept, ones).mask(plan.key_blocks)
+            PATTERNS[self.method](tiled, torch.full((call.q.shape[1],), level), kept, ones).to_dense(plan.key_blocks)
             for level in LEVELS
         ]
-        place = torch.empty_like(plan.order, dtype=torch.long)
-        place[plan.order.long()] = torch.arange(len(plan.order), device=place.device)
+        place = torch.empty_like(plan.permutation, dtype=torch.long)
+        place[plan.permutation.long()] = torch.arange(len(plan.permutation), device=place.device)
 
         def masks(level: int, queries: Tensor) -> Tensor:
             return tables[level][:, :, place[queries] // plan.queries][..., place // plan.keys]
@@ -158,7 +158,7 @@ class Sensitivity(Interceptor):
 
 def profile(
     local: LocalErrors,
-    keep: float,
+    density: float,
     weights: np.ndarray | None = None,
     measured: dict[str, str | int | float] | None = None,
     tune: bool = True,
@@ -166,7 +166,7 @@ def profile(
     """The profile that local errors make.
 
     Args:
-        keep: the mean density it is made for.
+        density: the mean density it is made for.
         weights: float (layers,), what an error of each layer costs in the video (see `end_to_end`); None: all alike.
         tune: whether each head gets the temperature that fits its density best.
     """
@@ -183,7 +183,7 @@ def profile(
     return SparseProfile(
         model=local.model,
         method=local.method,
-        keep=keep,
+        density=density,
         levels=local.levels,
         errors=plain(errors),
         temperature=plain(np.array(local.temperatures)[best]),

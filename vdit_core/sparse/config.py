@@ -18,30 +18,32 @@ IF_SLOWER = ("dense", "sparse")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """method: see `methods.METHODS`. keep: from 0 to 1, of the map, or of its mass for methods that reach a mass; 1 is
-    the stock result, bit for bit. With a profile it is the mean over layers and heads.
+class SparseConfig:
+    """What a user says.
 
-    profile: how `keep` is spent on layers and heads; its dense layers and steps count besides those named here.
-    dense_layers: computed whole; at a strength s below 1, that part of the way from `keep` to whole. dense_first,
-    dense_last: shares of the steps, from 0 to 1, computed whole.
+    method: one of `methods.METHODS`.
+    density: the share of each map that is computed, from 0 to 1; for top-p methods the mass to be reached. 1 is the
+        stock result, bit for bit. With a profile it is the mean over layers and heads.
+    profile: how the density is spent on layers and heads.
+    dense_layers: layers that are computed whole; at a strength s below 1, that part of the way from density to whole.
+    dense_first, dense_last: the share of the steps, from 0 to 1, that are computed whole.
     temperature: of all heads that are not dense; multiplies the profile's.
-    first_frame: whether blocks of the first frame are always kept. sinks: tokens whose blocks are.
-    minimum_tokens: smaller maps are computed whole. if_slower: "dense", or "sparse" to see what the method does.
+    first_frame: whether blocks of the first frame are always kept.
+    minimum_tokens: smaller maps are computed whole.
+    if_slower: "dense", or "sparse" to see what the method does.
 
     Raises:
-        ValueError: for a value that cannot be meant, naming it.
+        ValueError: for a value out of range, naming it.
     """
 
-    method: str = "top blocks"
-    keep: float = 0.3
+    method: str = "block top-k"
+    density: float = 0.3
     profile: SparseProfile | None = None
     dense_layers: LayerMask = field(default_factory=lambda: LayerMask("none"))
     dense_first: float = 0.1
     dense_last: float = 0.0
     temperature: float = 1.0
     first_frame: bool = False
-    sinks: tuple[int, ...] = ()
     minimum_tokens: int = 4096
     if_slower: str = "dense"
 
@@ -49,14 +51,14 @@ class Settings:
         if self.method not in METHODS:
             raise ValueError(f"There is no method {self.method!r}; the methods are {', '.join(METHODS)}.")
         if self.if_slower not in IF_SLOWER:
-            raise ValueError(f"Where the method is slower there is {' or '.join(IF_SLOWER)}, not {self.if_slower!r}.")
-        for name in ("keep", "dense_first", "dense_last"):
+            raise ValueError(f"if_slower is {self.if_slower!r}; it is {' or '.join(IF_SLOWER)}.")
+        for name in ("density", "dense_first", "dense_last"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"The temperature is {self.temperature}, and must be above 0.")
 
-    def resolve(self, run: Run) -> Places:
+    def resolve(self, run: Run) -> ResolvedSparse:
         """The calls of a run that are meant.
 
         Raises:
@@ -64,30 +66,32 @@ class Settings:
             ProfileError: if the profile is of another model or method.
         """
         layers, heads = run.model.layers, run.model.heads
-        keep, temperature = (torch.full((layers, heads), value) for value in (self.keep, self.temperature))
-        first, last = self.dense_first, self.dense_last
+        density, temperature = (torch.full((layers, heads), value) for value in (self.density, self.temperature))
         if (profile := self.profile) is not None:
             profile.check(run.model, self.method)
-            densities = profile.densities(self.keep)
-            keep = torch.from_numpy(densities).float()
+            densities = profile.densities(self.density)
+            density = torch.from_numpy(densities).float()
             temperature = temperature * torch.from_numpy(profile.temperatures(densities)).float()
-            first, last = max(first, profile.dense_first), max(last, profile.dense_last)
         for layer, strength in self.dense_layers.resolve(layers).items():
-            keep[layer] += strength * (1 - keep[layer])
-        temperature[keep >= 1] = 1.0
-        steps = range(math.ceil(first * run.steps - 1e-9), run.steps - math.ceil(last * run.steps - 1e-9))
-        return Places(keep, temperature, frozenset(steps))
+            density[layer] += strength * (1 - density[layer])
+        temperature[density >= 1] = 1.0
+        first, last = (math.ceil(share * run.steps - 1e-9) for share in (self.dense_first, self.dense_last))
+        return ResolvedSparse(density, temperature, frozenset(range(first, run.steps - last)))
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """keep, temperature: float32 (layers, heads), or keep (samples, layers, heads); steps: those that are not dense."""
+class ResolvedSparse:
+    """What a `SparseConfig` means in one run.
 
-    keep: Tensor
+    density: float32 (layers, heads), or (samples, layers, heads). temperature: float32 (layers, heads).
+    steps: those that are not dense.
+    """
+
+    density: Tensor
     temperature: Tensor
     steps: frozenset[int]
 
     def sparse_layers(self) -> frozenset[int]:
         """The layers of which anything is left out, or whose map another temperature changes."""
-        edited = ((self.keep < 1) | (self.temperature != 1)).any(-1)
+        edited = ((self.density < 1) | (self.temperature != 1)).any(-1)
         return frozenset(edited.reshape(-1, edited.shape[-1]).any(0).nonzero()[:, 0].tolist())

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from .ablation import EndToEnd
+from .ablation import LayerAblation
 from .profile import SparseProfile
 
 
-def describe(profile: SparseProfile, found: EndToEnd | None = None) -> str:
+def describe(profile: SparseProfile, found: LayerAblation | None = None) -> str:
     """A few sentences and a table (Markdown)."""
     densities = profile.densities()
     means = densities.mean(1)
     falling = sorted(range(len(means)), key=lambda layer: -means[layer])
     text = (
-        f"Method {profile.method}, {profile.keep:.0%} of the maps on average. Most is spent on layers "
+        f"Method {profile.method}, {profile.density:.0%} of the maps on average. Most is spent on layers "
         f"{', '.join(map(str, falling[:3]))} ({means[falling[0]]:.0%} of layer {falling[0]}), least on "
         f"{', '.join(map(str, falling[-3:]))} ({means[falling[-1]]:.0%} of layer {falling[-1]})."
     )

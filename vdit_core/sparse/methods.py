@@ -1,13 +1,21 @@
-"""The ways to leave parts of a map out, by name: patterns of blocks, which are fast, and two exact ones, the ruler."""
+"""The ways to leave parts of a map out, by name: patterns of blocks, which are fast, and two exact ones, the reference."""
 
 from __future__ import annotations
 
 from .patterns import PATTERNS
 
-#: Name -> the rule of `exact.masked_attention`.
-EXACT = {"exact share": "top-k", "exact mass": "top-p"}
+#: Name -> the rule of `attention.reference.masked_attention`.
+EXACT = {"exact top-k": "top-k", "exact top-p": "top-p"}
 
 METHODS = (*PATTERNS, *EXACT)
 
-#: Whose `keep` is a mass to be reached; of the others it is a share of the map.
-BY_MASS = ("mass", "exact mass")
+#: The methods whose density is a mass to be reached; of the others it is a share of the map.
+TOP_P = ("block top-p", "exact top-p")
+
+#: Names of version 0.1.0-dev, in files of then.
+RENAMED = {
+    "top blocks": "block top-k",
+    "mass": "block top-p",
+    "exact share": "exact top-k",
+    "exact mass": "exact top-p",
+}

@@ -10,19 +10,19 @@ from matplotlib.colors import LogNorm, Normalize
 from PIL import Image
 
 from ..maps.pictures import figure, render
-from .ablation import EndToEnd
+from .ablation import LayerAblation
 from .calibration import LocalErrors
 from .profile import SparseProfile
 from .quality import Comparison
 
 _UNIFORM, _PROFILE, _INK = "#E69F00", "#0072B2", "#2a2a2e"
-_MOST_LABELS = 60  # heads: more numbers could not be read
+_MAX_LABELS = 60  # heads: more numbers could not be read
 
 
-def profile_picture(profile: SparseProfile, local: LocalErrors, found: EndToEnd | None = None) -> Image.Image:
+def profile_picture(profile: SparseProfile, local: LocalErrors, found: LayerAblation | None = None) -> Image.Image:
     """What each head tolerates and what the profile gives it, and what masking a layer costs the video."""
     layers, heads = profile.model.layers, profile.model.heads
-    level = int(np.abs(np.array(local.levels) - profile.keep).argmin())
+    level = int(np.abs(np.array(local.levels) - profile.density).argmin())
     errors = local.plain[:, :, level] / np.maximum(local.energy, 1e-30)
     drawn = figure(1000 if found else 760, max(420, 150 + 26 * layers), layout="constrained")
     axes = drawn.subplots(1, 3 if found else 2, sharey=True, width_ratios=[1, 1, 1.3] if found else [1, 1])
@@ -36,7 +36,9 @@ def profile_picture(profile: SparseProfile, local: LocalErrors, found: EndToEnd 
         "magma",
         tolerated,
     )
-    _table(drawn, axes[1], profile.densities(), f"Density at {profile.keep:.0%} on average", "viridis", Normalize(0, 1))
+    _table(
+        drawn, axes[1], profile.densities(), f"Density at {profile.density:.0%} on average", "viridis", Normalize(0, 1)
+    )
     axes[0].set_ylabel("layer")
     axes[0].set_yticks(range(layers))
     axes[0].set_ylim(layers - 0.5, -0.5)
@@ -52,14 +54,14 @@ def _table(drawn: Any, axes: Axes, table: np.ndarray, title: str, colors: str, n
     shown = axes.imshow(np.clip(table, norm.vmin, norm.vmax), cmap=colors, norm=norm, aspect="auto")
     drawn.colorbar(shown, ax=axes, shrink=0.9, pad=0.02)
     axes.set_title(title, loc="left")
-    if table.size <= _MOST_LABELS:
+    if table.size <= _MAX_LABELS:
         for (layer, head), value in np.ndenumerate(table):
             bright = norm(max(value, norm.vmin)) > 0.6
             text = f"{value:.2f}" if value >= 0.01 else f"{value:.0e}"
             axes.text(head, layer, text, ha="center", va="center", color="black" if bright else "white", fontsize=9)
 
 
-def _alone(axes: Axes, found: EndToEnd) -> None:
+def _alone(axes: Axes, found: LayerAblation) -> None:
     values = [case.quality.psnr for case in found.alone]
     spared = set(found.worst[: len(found.all_but)])
     colors = [_UNIFORM if layer in spared else "#a9bccd" for layer in range(len(values))]
@@ -80,10 +82,10 @@ def pareto(quality: Comparison) -> Image.Image:
     drawn = figure(1000, 420, layout="constrained")
     panels = drawn.subplots(1, 2, sharey=True)
     for profiled, color, marker, name in ((False, _UNIFORM, "o", "uniform"), (True, _PROFILE, "s", "profile")):
-        chosen = sorted((t for t in quality.trials if t.profiled == profiled), key=lambda t: t.density)
+        chosen = sorted((t for t in quality.videos if t.profiled == profiled), key=lambda t: t.computed)
         if not chosen:
             continue
-        for axes, read in ((panels[0], lambda t: 100 * t.density), (panels[1], lambda t: t.seconds)):
+        for axes, read in ((panels[0], lambda t: 100 * t.computed), (panels[1], lambda t: t.seconds)):
             axes.plot(
                 [read(t) for t in chosen], [t.quality.psnr for t in chosen], color=color, marker=marker, label=name
             )

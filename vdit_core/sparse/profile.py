@@ -1,13 +1,13 @@
 """A sparsity profile: what each layer and head of a model tolerates, as measured, and so how a density is best spent.
 
-File format, version 1: JSON, the fields of `SparseProfile`, "format": "vdit sparsity profile", "version": 1, and
-"density": what the figures give each layer and head at `keep`, for readers.
+File format, version 2: JSON, the fields of `SparseProfile`, "format": "vdit sparsity profile", "version": 2, and
+"densities": what the figures give each layer and head at `density`, for readers. Version 1, of 0.1.0-dev, called the
+density "keep", and its methods otherwise (`methods.RENAMED`).
 """
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 from ..atomic import whole_file
 from ..call import ModelSignature
 from ..errors import VDiTError
+from ..json_fields import UNREADABLE, number, whole_numbers
 from .allocation import allocate
-from .methods import BY_MASS, METHODS
+from .methods import METHODS, RENAMED, TOP_P
 
-FORMAT, VERSION = "vdit sparsity profile", 1
+FORMAT, VERSION = "vdit sparsity profile", 2
 
 #: A number for each head and level.
 Table = tuple[tuple[float, ...], ...]
@@ -34,11 +35,12 @@ class ProfileError(VDiTError, ValueError):
 class SparseProfile:
     """What was measured of a model.
 
-    method: what was measured, see `methods.METHODS`. keep: the mean density that it is made for; others can be asked.
-    levels: densities, rising, below 1. errors: of each layer and head and level, the mean squared error that it causes,
-    in the attention output or, weighted, in the video: comparable among heads. temperature: likewise, the one that fits
-    that density best; 1 is the model's own.
-    dense_layers: computed whole, whatever their figures. dense_first, dense_last: shares of the steps, likewise.
+    method: what was measured, one of `methods.METHODS`.
+    density: the mean density that it is made for; others can be asked.
+    levels: densities, rising, below 1.
+    errors: for each layer, head and level the mean squared error that it causes, in the attention output or, weighted,
+        in the video: comparable among heads.
+    temperature: likewise, the one that fits that density best; 1 is the model's own.
     measured: on what, as names and values.
 
     Raises:
@@ -47,24 +49,20 @@ class SparseProfile:
 
     model: ModelSignature
     method: str
-    keep: float
+    density: float
     levels: tuple[float, ...]
     errors: tuple[Table, ...]
     temperature: tuple[Table, ...]
-    dense_layers: tuple[int, ...] = ()
-    dense_first: float = 0.0
-    dense_last: float = 0.0
     measured: dict[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         layers, heads, levels = self.model.layers, self.model.heads, len(self.levels)
         if self.method not in METHODS:
             raise ProfileError(f"There is no method {self.method!r}; the methods are {', '.join(METHODS)}.")
-        if self.method in BY_MASS:
+        if self.method in TOP_P:
             raise ProfileError(f"The method {self.method!r} adapts to each head by itself; it takes no profile.")
-        for name, value in (("keep", self.keep), ("dense_first", self.dense_first), ("dense_last", self.dense_last)):
-            if not 0 <= value <= 1:
-                raise ProfileError(f"{name} is {value}, and must be from 0 to 1.")
+        if not 0 <= self.density <= 1:
+            raise ProfileError(f"density is {self.density}, and must be from 0 to 1.")
         if not levels or list(self.levels) != sorted(set(self.levels)) or not 0 < self.levels[0] <= self.levels[-1] < 1:
             raise ProfileError(f"The levels {list(self.levels)} must rise and lie between 0 and 1.")
         for name, table, least in (("errors", self.errors, 0.0), ("temperature", self.temperature, 0.01)):
@@ -74,17 +72,12 @@ class SparseProfile:
                 found = np.empty(0)
             if found.shape != (layers, heads, levels) or not np.isfinite(found).all() or (found < least).any():
                 raise ProfileError(f"{name} must hold {layers} x {heads} x {levels} numbers, {least:g} or more.")
-        if beyond := [layer for layer in self.dense_layers if not 0 <= layer < layers]:
-            raise ProfileError(f"Layers {beyond} are not among the model's {layers}.")
 
-    def densities(self, keep: float | None = None) -> np.ndarray:
-        """The density of each layer and head, float64 (layers, heads), for a mean of `keep`; None: its own."""
-        shape = self.model.layers, self.model.heads
-        fixed = np.zeros(shape, bool)
-        fixed[list(self.dense_layers)] = True
+    def densities(self, density: float | None = None) -> np.ndarray:
+        """The density of each layer and head, float64 (layers, heads), for such a mean; None: its own."""
         errors = np.array(self.errors, dtype=float).reshape(-1, len(self.levels))
-        keep = self.keep if keep is None else keep
-        return allocate(errors, np.array(self.levels), keep, fixed.ravel()).reshape(shape)
+        found = allocate(errors, np.array(self.levels), self.density if density is None else density)
+        return found.reshape(self.model.layers, self.model.heads)
 
     def temperatures(self, densities: np.ndarray) -> np.ndarray:
         """The temperature of each layer and head at these densities, float64 (layers, heads); 1 at density 1."""
@@ -104,11 +97,11 @@ class SparseProfile:
             )
 
     def __str__(self) -> str:
-        return f"SparseProfile({self.method}, keep {self.keep:.0%}, {self.model})"
+        return f"SparseProfile({self.method}, density {self.density:.0%}, {self.model})"
 
     def to_json(self) -> str:
         found = {"format": FORMAT, "version": VERSION} | asdict(self)
-        found["density"] = [[round(float(value), 4) for value in row] for row in self.densities()]
+        found["densities"] = [[round(float(value), 4) for value in row] for row in self.densities()]
         return json.dumps(found, indent=1) + "\n"
 
     @classmethod
@@ -118,21 +111,20 @@ class SparseProfile:
             found = json.loads(text)
             if not isinstance(found, dict) or found.get("format") != FORMAT:
                 raise ProfileError("it is JSON of another kind")
-            if found.get("version") != VERSION:
+            if found.get("version") == 1:
+                found = _of_version_1(found)
+            elif found.get("version") != VERSION:
                 raise ProfileError(f"it has version {found.get('version')!r}; this pack reads version {VERSION}")
             return cls(
-                model=ModelSignature(**{key: _whole(value) for key, value in found["model"].items()}),
+                model=ModelSignature(**whole_numbers(found["model"])),
                 method=str(found["method"]),
-                keep=_number(found["keep"]),
-                levels=tuple(map(_number, found["levels"])),
+                density=number(found["density"]),
+                levels=tuple(map(number, found["levels"])),
                 errors=_tables(found["errors"]),
                 temperature=_tables(found["temperature"]),
-                dense_layers=tuple(map(_whole, found["dense_layers"])),
-                dense_first=_number(found["dense_first"]),
-                dense_last=_number(found["dense_last"]),
                 measured={str(key): _plain(value) for key, value in found["measured"].items()},
             )
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        except UNREADABLE as error:
             what = f"{type(error).__name__}: {error}" if not isinstance(error, ProfileError) else str(error)
             raise ProfileError(f"{name} is not a whole sparsity profile: {what}. Measure it again.") from None
 
@@ -154,20 +146,19 @@ class SparseProfile:
         return cls.from_json(text, str(path))
 
 
+def _of_version_1(found: dict[str, Any]) -> dict[str, Any]:
+    """Such a file as version 2 has it."""
+    if dense := [name for name in ("dense_layers", "dense_first", "dense_last") if found.get(name)]:
+        raise ProfileError(
+            f"it names {', '.join(dense)}, which a profile no longer holds: set them in Sparse Attention, and remove "
+            "them from the file"
+        )
+    method = found["method"]
+    return found | {"density": found["keep"], "method": RENAMED.get(method, method)}
+
+
 def _tables(value: Any) -> tuple[Table, ...]:
-    return tuple(tuple(tuple(map(_number, head)) for head in layer) for layer in value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
+    return tuple(tuple(tuple(map(number, head)) for head in layer) for layer in value)
 
 
 def _plain(value: Any) -> str | int | float:

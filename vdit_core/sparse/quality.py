@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import metrics
-from .config import Settings
+from .config import SparseConfig
 from .profile import SparseProfile
 from .sparse_attention import SparseAttention
 
@@ -20,17 +20,17 @@ SampleOne = Callable[[SparseAttention | None], Tensor]
 
 
 @dataclass(frozen=True)
-class Trial:
+class SparseVideo:
     """A sparse video.
 
-    keep: what was asked for. profiled: whether a profile spent it. density: the share of all maps of the run that was
-    computed. quality: against the dense video. seconds: of sampling. did: what the run says of itself. why_dense: why
+    density: what was asked for. profiled: whether a profile spent it. computed: the share of all maps of the run that
+    was computed. quality: against the dense video. seconds: of sampling. did: what the run says of itself. why_dense: why
     calls that were to be sparse were not, or None.
     """
 
-    keep: float
-    profiled: bool
     density: float
+    profiled: bool
+    computed: float
     quality: metrics.Quality
     seconds: float
     did: str
@@ -38,60 +38,62 @@ class Trial:
 
     @property
     def label(self) -> str:
-        return f"keep {self.keep:.0%}, {'profile' if self.profiled else 'uniform'}"
+        return f"keep {self.density:.0%}, {'profile' if self.profiled else 'uniform'}"
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The dense video's seconds of sampling, the trials, and all clips by label, the dense one first."""
+    """The dense video's seconds of sampling, the sparse videos, and all clips by label, the dense one first."""
 
     method: str
     seconds: float
-    trials: tuple[Trial, ...]
+    videos: tuple[SparseVideo, ...]
     clips: dict[str, Tensor]
 
     def gains(self) -> dict[float, float]:
-        """By keep, how many dB the profile is above the uniform setting."""
-        by = {(trial.keep, trial.profiled): trial.quality.psnr for trial in self.trials}
+        """By density, how many dB the profile is above the uniform setting."""
+        by = {(video.density, video.profiled): video.quality.psnr for video in self.videos}
         return {
-            keep: by[keep, True] - psnr for (keep, profiled), psnr in by.items() if not profiled and (keep, True) in by
+            density: by[density, True] - psnr
+            for (density, profiled), psnr in by.items()
+            if not profiled and (density, True) in by
         }
 
     def why_dense(self) -> list[str]:
-        """Why trials computed whole maps that they were to leave parts of: their figures say little then."""
-        return list(dict.fromkeys(trial.why_dense for trial in self.trials if trial.why_dense))
+        """Why videos computed whole maps that they were to leave parts of: their figures say little then."""
+        return list(dict.fromkeys(video.why_dense for video in self.videos if video.why_dense))
 
     def as_json(self) -> str:
-        found: dict[str, Any] = {"method": self.method, "dense_seconds": round(self.seconds, 2), "trials": []}
-        for trial in self.trials:
-            numbers = {name: round(getattr(trial, name), 4) for name in ("keep", "density", "seconds")}
-            found["trials"].append(numbers | trial.quality.as_json() | {"profiled": trial.profiled, "did": trial.did})
+        found: dict[str, Any] = {"method": self.method, "dense_seconds": round(self.seconds, 2), "videos": []}
+        for video in self.videos:
+            numbers = {name: round(getattr(video, name), 4) for name in ("density", "computed", "seconds")}
+            found["videos"].append(numbers | video.quality.as_json() | {"profiled": video.profiled, "did": video.did})
         return json.dumps(found, indent=1) + "\n"
 
     def as_text(self) -> str:
         """A table (Markdown)."""
         lines = ["| keep | spent | computed | PSNR dB | SSIM | FLIP | seconds |", "|---|---|---|---|---|---|---|"]
         lines.append(f"| 100% | (dense) | 100% | | | | {self.seconds:.1f} |")
-        for one in self.trials:
+        for one in self.videos:
             spent, like = "by the profile" if one.profiled else "alike", one.quality
-            numbers = f"{one.density:.0%} | {like.psnr:.1f} | {like.ssim:.3f} | {like.flip:.3f} | {one.seconds:.1f}"
-            lines.append(f"| {one.keep:.0%} | {spent} | {numbers} |")
+            numbers = f"{one.computed:.0%} | {like.psnr:.1f} | {like.ssim:.3f} | {like.flip:.3f} | {one.seconds:.1f}"
+            lines.append(f"| {one.density:.0%} | {spent} | {numbers} |")
         return "\n".join(lines)
 
 
 def compare(
     sample: SampleOne,
     decode: Callable[[Tensor], Tensor],
-    settings: Settings,
-    keeps: Sequence[float],
+    config: SparseConfig,
+    densities: Sequence[float],
     profile: SparseProfile | None = None,
     on_video: Callable[[], None] | None = None,
 ) -> Comparison:
-    """Sample the dense video, then one for each keep without the profile, and one with it if there is one.
+    """Sample the dense video, then one for each density without the profile, and one with it if there is one.
 
     Args:
         decode: latents of a video -> its clip, float in [0, 1], (1, 3, frames, height, width).
-        settings: of all videos but for keep and profile.
+        config: of all videos but for density and profile.
         on_video: called after each video, to show progress or to raise an interrupt.
     """
 
@@ -105,13 +107,13 @@ def compare(
         return clip, taken
 
     dense, seconds = timed(None)
-    trials, clips = [], {"dense": dense[0]}
-    for keep in keeps:
+    videos, clips = [], {"dense": dense[0]}
+    for density in densities:
         for one in (None, profile) if profile is not None else (None,):
-            editor = SparseAttention(replace(settings, keep=keep, profile=one))
+            editor = SparseAttention(replace(config, density=density, profile=one))
             clip, taken = timed(editor)
             did, like = editor.report, metrics.quality(dense, clip)
-            trial = Trial(keep, one is not None, did.overall, like, taken, str(did), did.why_dense)
-            trials.append(trial)
-            clips[trial.label] = clip[0]
-    return Comparison(settings.method, seconds, tuple(trials), clips)
+            video = SparseVideo(density, one is not None, did.overall, like, taken, str(did), did.why_dense)
+            videos.append(video)
+            clips[video.label] = clip[0]
+    return Comparison(config.method, seconds, tuple(videos), clips)

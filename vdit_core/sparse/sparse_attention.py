@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..attention.autotune import Race
+from ..attention.autotune import Autotuner
 from ..attention.multi_value import attend
 from ..attention.reference import masked_attention
 from ..call import AttentionCall, Interceptor, Proceed, Run, Site
 from ..coverage import Place
 from ..outcome import Level, Verdict, done, failed, idle
 from .block_mask import with_dense_queries
-from .config import Places, Settings
+from .config import ResolvedSparse, SparseConfig
 from .kernels import choose
 from .kernels.sol import Sol
 from .methods import EXACT
@@ -33,11 +33,11 @@ from .tiled import tile
 from .tiling import tiles
 
 logger = logging.getLogger(__name__)
-_race = Race()
+_autotuner = Autotuner()
 
 
 @dataclass
-class Report:
+class SparseReport:
     """What a run did. calls count layer x step x branch; steps and layers that were to be dense are not among them.
 
     density: of the sparse calls, mean. seconds: of these calls; dense_seconds: what they would have taken dense.
@@ -88,44 +88,44 @@ class SparseAttention(Interceptor):
     """Leaves parts of the maps out.
 
     Args:
-        settings: how much, how, and where.
-        keeps: for each sample of the batch its own keep, float (layers, heads), instead of the settings'. So one run
-            samples a video under many settings.
+        config: how much, how, and where.
+        densities: for each sample of the batch its own density, float (layers, heads), instead of the config's. So one
+            run samples a video at many densities.
 
     Raises (in `begin`):
-        SelectionError, ProfileError: as `Settings.resolve`. ValueError: if there are not as many keeps as samples.
+        SelectionError, ProfileError: as `SparseConfig.resolve`. ValueError: if there are not as many densities as samples.
     """
 
     any_grid = True
 
-    def __init__(self, settings: Settings | None = None, keeps: Sequence[Tensor] | None = None) -> None:
-        self.settings = settings or Settings()
-        self.keeps = None if keeps is None else torch.stack(list(keeps)).float()
-        self.one_noise = keeps is not None  # such videos are compared
-        self._places: Places | None = None
+    def __init__(self, config: SparseConfig | None = None, densities: Sequence[Tensor] | None = None) -> None:
+        self.config = config or SparseConfig()
+        self.densities = None if densities is None else torch.stack(list(densities)).float()
+        self.one_noise = densities is not None  # such videos are compared
+        self._places: ResolvedSparse | None = None
         self._layers: frozenset[int] = frozenset()
-        self._report = Report()
+        self._report = SparseReport()
         self._seen: list[_Seen] = []
         self._came: set[Place] = set()
         self._run: Run | None = None
         self._told: set[str] = set()
 
     @property
-    def report(self) -> Report:
+    def report(self) -> SparseReport:
         """Of the last run."""
         return self._report
 
     def begin(self, run: Run) -> None:
-        places = self.settings.resolve(run)
-        if self.keeps is not None:
+        places = self.config.resolve(run)
+        if self.densities is not None:
             shape = (run.samples, run.model.layers, run.model.heads)
-            if tuple(self.keeps.shape) != shape:
-                raise ValueError(f"The keeps have shape {tuple(self.keeps.shape)}; this run needs {shape}.")
-            places = replace(places, keep=self.keeps)
+            if tuple(self.densities.shape) != shape:
+                raise ValueError(f"The densities have shape {tuple(self.densities.shape)}; this run needs {shape}.")
+            places = replace(places, density=self.densities)
         self._places, self._layers, self._seen = places, places.sparse_layers(), []
         self._told.clear()
         self._came.clear()
-        self._run, self._report = run, Report()
+        self._run, self._report = run, SparseReport()
         self._count()
 
     def wants(self, site: Site) -> bool:
@@ -141,8 +141,8 @@ class SparseAttention(Interceptor):
             )
         if call.bias is not None:
             return self._dense(call, proceed, "dense where Sink Control changes the scores of keys")
-        if tokens < self.settings.minimum_tokens:
-            why = f"dense: {tokens} tokens are fewer than the minimum of {self.settings.minimum_tokens}"
+        if tokens < self.config.minimum_tokens:
+            why = f"dense: {tokens} tokens are fewer than the minimum of {self.config.minimum_tokens}"
             return self._dense(call, proceed, why)
         return proceed(replace(call, backend=_Backend(self, call)))
 
@@ -208,25 +208,27 @@ class _Backend:
         self.owner, self.call = owner, call
         places, site = owner._places, call.site
         assert places is not None
-        keep = places.keep
-        self.keep = keep[site.layer] if keep.dim() == 2 else keep[[row.sample for row in site.rows], site.layer]
+        density = places.density
+        self.density = (
+            density[site.layer] if density.dim() == 2 else density[[row.sample for row in site.rows], site.layer]
+        )
         self.temperature = places.temperature[site.layer]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        settings, report = self.owner.settings, self.owner._report
+        config, report = self.owner.config, self.owner._report
 
         def dense() -> Tensor:
             return attend(q, k, v, self.call.backend)
 
-        if settings.method in EXACT:
+        if config.method in EXACT:
             report.kernel, sparse = "exact masking", self._exact
         else:
-            kernel = choose(q, settings.method)
+            kernel = choose(q, config.method)
             report.kernel, sparse = kernel.name, partial(self._blocks, kernel)
-        kept = float(self.keep.mean())
-        kind = (settings.method, report.kernel, q.shape, v.shape, q.dtype, q.device, round(kept, 1))
-        taken, whole = _race.run(kind, (lambda: sparse(q, k, v)[0], dense), q.device)
-        if taken >= whole and settings.if_slower == "dense":
+        kept = float(self.density.mean())
+        kind = (config.method, report.kernel, q.shape, v.shape, q.dtype, q.device, round(kept, 1))
+        taken, whole = _autotuner.run(kind, (lambda: sparse(q, k, v)[0], dense), q.device)
+        if taken >= whole and config.if_slower == "dense":
             why = (
                 f"dense: {report.kernel} would take {taken / whole:.1f} times the dense attention's time here "
                 f"({q.shape[2]} tokens at {kept:.0%})"
@@ -239,21 +241,21 @@ class _Backend:
         return out
 
     def _exact(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        rule = EXACT[self.owner.settings.method]
-        out, kept = masked_attention(q, k, v, self.keep, rule, self.temperature.to(q.device))
+        rule = EXACT[self.owner.config.method]
+        out, kept = masked_attention(q, k, v, self.density, rule, self.temperature.to(q.device))
         return out, kept.mean()
 
     def _blocks(self, kernel: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        settings = self.owner.settings
+        config = self.owner.config
         plan = tiles(self.call.site.run.grid, q.device)
-        kept = always(plan, settings.first_frame, settings.sinks)
+        kept = always(plan, config.first_frame)
         sharpness = self.temperature.reciprocal().to(q.device, non_blocking=True)
         tiled = tile(q, k, v, plan)
         if isinstance(kernel, Sol):
-            return kernel(tiled, self.keep, sharpness), self.keep.mean()
-        lists = PATTERNS[settings.method](tiled, self.keep, kept, sharpness)
-        lists = with_dense_queries(lists, placeless(plan), plan.key_blocks)
-        return kernel(tiled, lists, sharpness), lists.density(plan.key_blocks).mean()
+            return kernel(tiled, self.density, sharpness), self.density.mean()
+        mask = PATTERNS[config.method](tiled, self.density, kept, sharpness)
+        mask = with_dense_queries(mask, placeless(plan), plan.key_blocks)
+        return kernel(tiled, mask, sharpness), mask.density(plan.key_blocks).mean()
 
 
 def _now(device: torch.device) -> Any:

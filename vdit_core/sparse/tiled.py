@@ -33,25 +33,25 @@ class Tiled:
         tokens = self.tiles.grid.tokens
         rows, heads, _, width = ordered.shape
         out = ordered.new_empty(rows, tokens, heads, width).transpose(1, 2)  # as hosts join heads: no copy there
-        return out.index_copy_(2, self.tiles.order.long(), ordered[:, :, :tokens])
+        return out.index_copy_(2, self.tiles.permutation.long(), ordered[:, :, :tokens])
 
 
 def tile(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles) -> Tiled:
     """q, k: (rows, heads, tokens, head_dim); v: (rows, heads, tokens, width)."""
     if triton_works(q.device) and all(x.shape[-1] & (x.shape[-1] - 1) == 0 for x in (q, v)):
-        from ..attention.triton.permute import reorder  # imports Triton
+        from ..attention.triton.permute import permute  # imports Triton
 
         places = tiles.query_blocks * tiles.queries
-        q, q_means = reorder(q, tiles.order, tiles.queries, places, repeat=False)
-        k, k_means = reorder(k, tiles.order, tiles.keys, places, repeat=True)
-        v, _ = reorder(v, tiles.order, tiles.keys, places, repeat=False)
+        q, q_means = permute(q, tiles.permutation, tiles.queries, places, repeat=False)
+        k, k_means = permute(k, tiles.permutation, tiles.keys, places, repeat=True)
+        v, _ = permute(v, tiles.permutation, tiles.keys, places, repeat=False)
         return Tiled(tiles, q, k, v, q_means, k_means)
     q, k, v = _ordered(q, tiles), _ordered(k, tiles, repeat=True), _ordered(v, tiles)
     return Tiled(tiles, q, k, v, _means(q, tiles, tiles.queries), _means(k, tiles, tiles.keys))
 
 
 def _ordered(x: Tensor, tiles: Tiles, repeat: bool = False) -> Tensor:
-    ordered, missing = x[:, :, tiles.order.long()], -x.shape[2] % tiles.queries
+    ordered, missing = x[:, :, tiles.permutation.long()], -x.shape[2] % tiles.queries
     if repeat:
         return torch.cat([ordered, ordered[:, :, -1:].expand(-1, -1, missing, -1)], dim=2)
     return F.pad(ordered, (0, 0, 0, missing))

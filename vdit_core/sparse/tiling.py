@@ -21,7 +21,7 @@ from ..call import TokenGrid
 #: Tokens of a query block and of a key block: what the kernels' matrix tiles hold.
 QUERIES, KEYS = 128, 64
 #: A map has at least so many blocks each way, else nothing is left to choose: on small grids blocks are smaller.
-_LEAST_BLOCKS = 32
+_MIN_BLOCKS = 32
 _SMALLEST = 4
 
 
@@ -29,13 +29,13 @@ _SMALLEST = 4
 class Tiles:
     """How the tokens of a grid are cut into blocks; see `tiles`.
 
-    order: int32 (tokens,), the token at each place of the new order; tokens without a place on the grid come first
+    permutation: int32 (tokens,), the token at each place of the new order; tokens without a place on the grid come first
     (prefix) and last (suffix). queries, keys: tokens of a block, the last of which may hold fewer.
     centre: float32 (key blocks, 3), the mean frame, row and column of a block's tokens.
     """
 
     grid: TokenGrid
-    order: Tensor
+    permutation: Tensor
     queries: int
     keys: int
     centre: Tensor
@@ -51,20 +51,20 @@ class Tiles:
     def blocks_of(self, tokens: Tensor) -> Tensor:
         """Which key blocks hold any of these tokens: bool (key blocks,), on the CPU."""
         place = torch.empty(self.grid.tokens, dtype=torch.long)
-        place[self.order.cpu().long()] = torch.arange(self.grid.tokens)
+        place[self.permutation.cpu().long()] = torch.arange(self.grid.tokens)
         held = torch.zeros(self.key_blocks, dtype=torch.bool)
         held[place[tokens] // self.keys] = True
         return held
 
     def query_centres(self) -> Tensor:
         """As `centre`, of the query blocks: float32 (query blocks, 3)."""
-        return _centres(self.grid, self.order, self.queries)
+        return _centres(self.grid, self.permutation, self.queries)
 
 
 def block_sizes(tokens: int) -> tuple[int, int]:
     """Tokens of a query block and of a key block for so many tokens; the key block divides the query block."""
     keys = KEYS
-    while keys > _SMALLEST and tokens < _LEAST_BLOCKS * keys:
+    while keys > _SMALLEST and tokens < _MIN_BLOCKS * keys:
         keys //= 2
     return 2 * keys if keys == KEYS else keys, keys
 
@@ -85,8 +85,8 @@ def tiles(grid: TokenGrid, device: torch.device | str = "cpu") -> Tiles:
         parts = [part for part in parts if len(part)]
         placed += len(group)
     first, last = np.arange(grid.prefix), np.arange(grid.tokens - grid.suffix, grid.tokens)
-    order = torch.from_numpy(np.concatenate([first, np.concatenate(parts) + grid.prefix, last])).int()
-    return Tiles(grid, order.to(device), queries, keys, _centres(grid, order, keys).to(device))
+    permutation = torch.from_numpy(np.concatenate([first, np.concatenate(parts) + grid.prefix, last])).int()
+    return Tiles(grid, permutation.to(device), queries, keys, _centres(grid, permutation, keys).to(device))
 
 
 def _nearest(tokens: np.ndarray, to: int, at: np.ndarray, count: int) -> np.ndarray:
@@ -112,8 +112,8 @@ def _halve(tokens: np.ndarray, at: np.ndarray, leaf: int) -> np.ndarray:
     return np.concatenate([_halve(part, at, leaf) for part in (ordered[:middle], ordered[middle:])])
 
 
-def _centres(grid: TokenGrid, order: Tensor, size: int) -> Tensor:
-    token = order.cpu().long() - grid.prefix
+def _centres(grid: TokenGrid, permutation: Tensor, size: int) -> Tensor:
+    token = permutation.cpu().long() - grid.prefix
     row, column = token.div(grid.width, rounding_mode="floor"), token % grid.width
     places = torch.stack([row.div(grid.height, rounding_mode="floor"), row % grid.height, column], dim=-1).float()
     return torch.stack([part.mean(0) for part in places.split(size)])

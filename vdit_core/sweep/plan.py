@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..selection import LayerMask
-from ..transfer import LiveTransfer, Where
+from ..transfer import LiveTransfer, TransferConfig
 
 #: Which layers row i takes from the source: i alone, 0 to i, i to the last, or all but i.
 MODES = ("each", "first", "last", "all but one")
@@ -66,7 +66,7 @@ class Sweep:
     target: str
     layers: int
     mode: str = "each"
-    where: Where = field(default_factory=Where)
+    where: TransferConfig = field(default_factory=TransferConfig)
     host: Mapping[str, str | int | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -5,9 +5,9 @@
 `Transfer` takes the source from a store, `LiveTransfer` from row 0 of the same batch.
 """
 
-from .config import TransferError, Where
+from .config import TransferConfig, TransferError
 from .live import LiveTransfer
-from .map_transfer import MapTransfer, Report
+from .map_transfer import MapTransfer, TransferReport
 from .stored import Transfer
 
-__all__ = ["LiveTransfer", "MapTransfer", "Report", "Transfer", "TransferError", "Where"]
+__all__ = ["LiveTransfer", "MapTransfer", "Transfer", "TransferConfig", "TransferError", "TransferReport"]

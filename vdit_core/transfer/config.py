@@ -16,7 +16,7 @@ class TransferError(VDiTError, ValueError):
 
 
 @dataclass(frozen=True)
-class Where:
+class TransferConfig:
     """Which calls a transfer edits, and how much: layers with strengths, heads, steps, branches ("all" or a name)."""
 
     layers: LayerMask = field(default_factory=LayerMask)
@@ -24,14 +24,14 @@ class Where:
     steps: Indices = field(default_factory=Indices)
     branches: str = "all"
 
-    def resolve(self, run: Run) -> Places:
+    def resolve(self, run: Run) -> ResolvedTransfer:
         """The calls of a run that are meant.
 
         Raises:
             SelectionError: if a layer, head or step is out of range, or a branch is not in the run.
         """
         heads = self.heads.resolve(run.model.heads, "head")
-        return Places(
+        return ResolvedTransfer(
             strengths=self.layers.resolve(run.model.layers) if heads else {},
             heads=None if len(heads) == run.model.heads else list(heads),
             steps=frozenset(self.steps.resolve(run.steps, "step")),
@@ -40,8 +40,8 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Places:
-    """A `Where`, resolved for one run. heads: None for all."""
+class ResolvedTransfer:
+    """A `TransferConfig`, resolved for one run. heads: None for all."""
 
     strengths: dict[int, float]
     heads: list[int] | None

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..call import AttentionCall, Proceed, Run, SharedMaps, Site
 from ..coverage import Place, gaps
 from ..selection import LayerMask
-from .config import Places, TransferError, Where
-from .map_transfer import MapTransfer, Report, put_rows
+from .config import ResolvedTransfer, TransferConfig, TransferError
+from .map_transfer import MapTransfer, TransferReport, put_rows
 
 _ONE_NOISE = "Start all of the batch from the same noise: latents=noise.expand(...)."
 
@@ -38,12 +38,12 @@ class LiveTransfer(MapTransfer):
     any_grid = True
     one_noise = True
 
-    def __init__(self, where: Where | None = None, masks: Sequence[LayerMask] | None = None) -> None:
+    def __init__(self, where: TransferConfig | None = None, masks: Sequence[LayerMask] | None = None) -> None:
         super().__init__(where)
         self.masks = None if masks is None else tuple(masks)
         self._strengths: list[dict[int, float]] = []  # of each sample, by layer
 
-    def _resolve(self, run: Run) -> Places:
+    def _resolve(self, run: Run) -> ResolvedTransfer:
         places, targets = self.where.resolve(run), run.samples - 1
         if self.masks is None:
             self._strengths = [{}] + [places.strengths] * targets
@@ -59,17 +59,17 @@ class LiveTransfer(MapTransfer):
         return replace(places, strengths=anywhere)
 
     @property
-    def report(self) -> Report:
+    def report(self) -> TransferReport:
         """Which prompts a step computes is the guider's choice; a step that computes none was left out."""
         if self._nothing is not None:
-            return Report(0, 0, nothing=self._nothing)
+            return TransferReport(0, 0, nothing=self._nothing)
         layers, steps = {layer for layer, _, _ in self._came}, {step for _, step, _ in self._came}
         absent = {place for place in self._expected if place[0] not in layers or place[1] not in steps}
         meant = {layer for layer, _, _ in self._expected}, {step for _, step, _ in self._expected}
         causes = gaps(self._came, *meant)
-        return Report(len(self._replaced), len(self._came | absent), causes=tuple(causes))
+        return TransferReport(len(self._replaced), len(self._came | absent), causes=tuple(causes))
 
-    def _check(self, run: Run, places: Places, planned: set[Place]) -> None:
+    def _check(self, run: Run, places: ResolvedTransfer, planned: set[Place]) -> None:
         if run.samples < 2:
             raise TransferError(
                 "Live transfer needs a batch of the source and at least one target; it holds one sample."

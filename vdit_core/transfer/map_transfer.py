@@ -11,11 +11,11 @@ from torch import Tensor
 from ..call import Interceptor, Run, Site
 from ..coverage import Place
 from ..outcome import Level, Verdict, failed, idle
-from .config import Places, Where
+from .config import ResolvedTransfer, TransferConfig
 
 
 @dataclass
-class Report:
+class TransferReport:
     """How many calls (layer x step x branch) were replaced, of how many that came or should have come.
 
     missed: further calls at noise levels inside a step, where a sampler other than the recorded one looks in; they ran
@@ -30,7 +30,7 @@ class Report:
     nothing: str | None = None
 
     @classmethod
-    def of_all(cls, reports: Sequence[Report]) -> Report:
+    def of_all(cls, reports: Sequence[TransferReport]) -> TransferReport:
         """One report of several runs."""
         return cls(
             replaced=sum(one.replaced for one in reports),
@@ -61,9 +61,9 @@ class MapTransfer(Interceptor):
     replaces (`_note`).
     """
 
-    def __init__(self, where: Where | None = None) -> None:
-        self.where = where or Where()
-        self._places: Places | None = None
+    def __init__(self, where: TransferConfig | None = None) -> None:
+        self.where = where or TransferConfig()
+        self._places: ResolvedTransfer | None = None
         self._run: Run | None = None
         self._nothing: str | None = None
         self._replaced: set[Place] = set()
@@ -72,7 +72,7 @@ class MapTransfer(Interceptor):
         self._missed = 0
 
     @property
-    def report(self) -> Report:
+    def report(self) -> TransferReport:
         """The count of the last run, or so far in this one."""
         raise NotImplementedError
 
@@ -95,10 +95,10 @@ class MapTransfer(Interceptor):
     def end(self, completed: bool) -> None:
         self._places = None
 
-    def _resolve(self, run: Run) -> Places:
+    def _resolve(self, run: Run) -> ResolvedTransfer:
         return self.where.resolve(run)
 
-    def _check(self, run: Run, places: Places, planned: set[Place]) -> None:
+    def _check(self, run: Run, places: ResolvedTransfer, planned: set[Place]) -> None:
         """Raise what cannot work, and note in `_expected` which of the planned calls shall be replaced."""
         raise NotImplementedError
 

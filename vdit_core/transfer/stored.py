@@ -11,9 +11,9 @@ from ..call import AttentionCall, Proceed, Run, Site
 from ..coverage import Place, numbered, prompt_name
 from ..differences import Made, explain, mismatches
 from ..recording.store import SAME_LEVEL, AttentionStore, Evaluation, Key
-from ..recording.store.prefetch import ReadAhead
-from .config import Places, TransferError, Where
-from .map_transfer import MapTransfer, Report, put_rows
+from ..recording.store.prefetch import Prefetch
+from .config import ResolvedTransfer, TransferConfig, TransferError
+from .map_transfer import MapTransfer, TransferReport, put_rows
 
 
 class Transfer(MapTransfer):
@@ -33,24 +33,24 @@ class Transfer(MapTransfer):
             or the steps' noise levels do not fit, naming both sides, or if nothing of what is meant was recorded.
     """
 
-    def __init__(self, store: AttentionStore, where: Where | None = None, gap: float = SAME_LEVEL) -> None:
+    def __init__(self, store: AttentionStore, where: TransferConfig | None = None, gap: float = SAME_LEVEL) -> None:
         super().__init__(where)
         if not gap >= 0:
             raise TransferError(f"The gap is {gap}; it is a distance of noise levels, 0 or more.")
         self.store = store
         self.gap = gap
         self._mismatches: list[str] = []
-        self._ahead: dict[tuple[torch.device, torch.dtype], ReadAhead] = {}  # a host may compute on several GPUs
+        self._prefetch: dict[tuple[torch.device, torch.dtype], Prefetch] = {}  # a host may compute on several GPUs
 
     def end(self, completed: bool) -> None:
         super().end(completed)
-        while self._ahead:
-            self._ahead.popitem()[1].close()
+        while self._prefetch:
+            self._prefetch.popitem()[1].close()
 
     @property
-    def report(self) -> Report:
+    def report(self) -> TransferReport:
         if self._nothing is not None:
-            return Report(0, 0, nothing=self._nothing)
+            return TransferReport(0, 0, nothing=self._nothing)
         expected = self._expected | self._came
         causes = [*self._why(self._came - self._expected), *self._mismatches]
         if absent := self._expected - self._came:
@@ -63,9 +63,9 @@ class Transfer(MapTransfer):
             causes.insert(
                 0, f"{len(absent)} calls did not come, in {steps}: something leaves steps out, as EasyCache does"
             )
-        return Report(len(self._replaced), len(expected), self._missed, tuple(causes))
+        return TransferReport(len(self._replaced), len(expected), self._missed, tuple(causes))
 
-    def _check(self, run: Run, places: Places, planned: set[Place]) -> None:
+    def _check(self, run: Run, places: ResolvedTransfer, planned: set[Place]) -> None:
         source = self.store.header
         if source.model != run.model:
             raise TransferError(f"The maps were recorded from a model of {source.model}; this one has {run.model}.")
@@ -169,8 +169,8 @@ class Transfer(MapTransfer):
         if evaluation is None or not recorded:
             return proceed(call)
         q, k = call.q, call.k
-        ahead = self._ahead.get((q.device, q.dtype)) or ReadAhead(self.store, q.device, q.dtype)
-        ahead = self._ahead.setdefault((q.device, q.dtype), ahead)
+        ahead = self._prefetch.get((q.device, q.dtype)) or Prefetch(self.store, q.device, q.dtype)
+        ahead = self._prefetch.setdefault((q.device, q.dtype), ahead)
         sources = {branch: ahead.get(Key(evaluation, branch, site.layer)) for branch in recorded}
         ahead.expect(self._next(site, evaluation, recorded))
         for branch, source in sources.items():

@@ -27,6 +27,6 @@ def triton_works(device: torch.device) -> bool:
 
 
 def kernels_take(q: Tensor, k: Tensor) -> bool:
-    """Whether the kernels that take queries and keys take these: half precision, heads 64 or 128 wide."""
+    """Whether the kernels that take queries and keys take these: half quantization, heads 64 or 128 wide."""
     half = q.dtype in (torch.float16, torch.bfloat16) and q.dtype == k.dtype
     return half and q.shape[-1] in (64, 128) and triton_works(q.device)

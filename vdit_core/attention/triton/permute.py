@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 @triton.jit
-def _reorder(
-    x_ptr, out_ptr, means_ptr, order_ptr, x_row, x_head, x_token, heads, tokens, blocks, places,
+def _permute(
+    x_ptr, out_ptr, means_ptr, permutation_ptr, x_row, x_head, x_token, heads, tokens, blocks, places,
     DIM: tl.constexpr, SIZE: tl.constexpr, REPEAT: tl.constexpr,
 ):  # fmt: skip
     block, head, row = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     place, dims = block * SIZE + tl.arange(0, SIZE), tl.arange(0, DIM)
     inside = place < tokens
-    token = tl.load(order_ptr + tl.minimum(place, tokens - 1)).to(tl.int64)
+    token = tl.load(permutation_ptr + tl.minimum(place, tokens - 1)).to(tl.int64)
     x_ptr += row * x_row + head * x_head
     x = tl.load(x_ptr + token[:, None] * x_token + dims, mask=inside[:, None] | REPEAT, other=0.0)
     map = row * heads + head
@@ -27,11 +27,11 @@ def _reorder(
         tl.store(means_ptr + (map * blocks + block) * DIM + dims, total / count)
 
 
-def reorder(x: Tensor, order: Tensor, size: int, places: int, repeat: bool) -> tuple[Tensor, Tensor]:
+def permute(x: Tensor, permutation: Tensor, size: int, places: int, repeat: bool) -> tuple[Tensor, Tensor]:
     """Reorder tokens, fill up to a number of places, and take the means of blocks of a size.
 
     Args:
-        x: (rows, heads, tokens, dim), dim a power of 2. order: int32 (tokens,), the token at each place.
+        x: (rows, heads, tokens, dim), dim a power of 2. permutation: int32 (tokens,), the token at each place.
         size: of a block, a power of 2 that divides places. repeat: whether the last token fills up, or zeros.
 
     Returns:
@@ -43,7 +43,18 @@ def reorder(x: Tensor, order: Tensor, size: int, places: int, repeat: bool) -> t
     out = x.new_empty(rows, heads, places, dim)
     means = x.new_empty(rows, heads, blocks, dim, dtype=torch.float32)
     with torch.cuda.device_of(x):
-        _reorder[(places // size, heads, rows)](
-            x, out, means, order, *x.stride()[:3], heads, tokens, blocks, places, DIM=dim, SIZE=size, REPEAT=repeat
+        _permute[(places // size, heads, rows)](
+            x,
+            out,
+            means,
+            permutation,
+            *x.stride()[:3],
+            heads,
+            tokens,
+            blocks,
+            places,
+            DIM=dim,
+            SIZE=size,
+            REPEAT=repeat,
         )
     return out, means

@@ -25,7 +25,7 @@ def release_page_locked() -> None:
         release()
 
 
-class Outbox:
+class AsyncWriter:
     """Hands entries to `deliver` on threads of its own, in RAM; from a GPU they are copied beside its computing.
 
     Args:
@@ -43,7 +43,7 @@ class Outbox:
         self._threads: list[threading.Thread] = []
         try:
             for lane in self._lanes:
-                thread = threading.Thread(target=self._run, args=(lane,), name="vdit outbox", daemon=True)
+                thread = threading.Thread(target=self._run, args=(lane,), name="vdit writing", daemon=True)
                 thread.start()
                 self._threads.append(thread)
         except BaseException:

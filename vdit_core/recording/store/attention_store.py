@@ -16,7 +16,7 @@ from ...atomic import whole_file
 from .. import quantization as codec
 from .reader import StoreReader
 from .schema import DTYPES, Evaluation, Header, Key, StoreError
-from .storage import File, Memory, Shelf
+from .storage import File, Memory, Storage
 from .writer import StoreWriter
 
 #: Two noise levels closer than this are the same level: room for rounding between hosts, far less than a step.
@@ -26,12 +26,12 @@ SAME_LEVEL = 1e-3
 class AttentionStore:
     """Recorded queries and keys, one entry per `Key`; a `record.Recorder` fills it.
 
-    shelf: where the entries are kept; RAM if none is given.
+    storage: where the entries are kept; RAM if none is given.
     """
 
-    def __init__(self, header: Header, shelf: Shelf | None = None) -> None:
+    def __init__(self, header: Header, storage: Storage | None = None) -> None:
         self.header = header
-        self._shelf = shelf or Memory()
+        self._storage = storage or Memory()
         self._keys: dict[Key, None] = {}
         self._evaluations: dict[Evaluation, None] = {}  # in the order of the run
         self._dropped = False
@@ -58,7 +58,7 @@ class AttentionStore:
     @property
     def on_disk(self) -> bool:
         """Whether entries are read from files when they are used."""
-        return self._shelf.slow
+        return self._storage.slow
 
     def put(self, key: Key, q: Tensor, k: Tensor) -> None:
         """Keep copies of q and k, (samples, heads, tokens, head_dim).
@@ -71,10 +71,12 @@ class AttentionStore:
         for name, x in ((".q", q), (".k", k)):
             if tuple(x.shape) != self.header.shape():
                 raise StoreError(f"{name[1:]} has shape {tuple(x.shape)}; this store holds {self.header.shape()}.")
-            for suffix, part in codec.encode(x.detach().to(DTYPES[self.header.dtype]), self.header.precision).items():
+            for suffix, part in codec.encode(
+                x.detach().to(DTYPES[self.header.dtype]), self.header.quantization
+            ).items():
                 lent = part.data_ptr() == x.data_ptr()  # a host only lends its tensors
                 entry[name + suffix] = part.clone() if lent else part
-        self._shelf.put(key, entry)
+        self._storage.put(key, entry)
         self._list(key)
 
     def finish(self) -> None:
@@ -83,12 +85,12 @@ class AttentionStore:
         Raises:
             OSError: if something could not be kept.
         """
-        self._shelf.finish()
+        self._storage.finish()
 
     def drop(self) -> None:
         """Leave nothing behind, whatever is still under way."""
         self._dropped = True
-        self._shelf.drop()
+        self._storage.drop()
         self._keys.clear()
         self._evaluations.clear()
 
@@ -107,7 +109,7 @@ class AttentionStore:
                 f"Layer {key.layer} of branch {key.branch!r} at noise level {key.evaluation.sigma:.4f} was not "
                 f"recorded. The store holds {self.summary()}."
             )
-        entry = self._shelf.get(key, pinned=device.type == "cuda")
+        entry = self._storage.get(key, pinned=device.type == "cuda")
         parts = {name: part.to(device, non_blocking=True) for name, part in entry.items()}
         q, k = (codec.decode({n[2:]: p for n, p in parts.items() if n.startswith(x)}, dtype) for x in (".q", ".k"))
         return q, k
@@ -143,7 +145,7 @@ class AttentionStore:
         return (
             f"{len(self.layers)} of {h.model.layers} layers, {len(h.heads)} of {h.model.heads} heads, "
             f"{len(self.evaluations)} evaluations of {len(h.sigmas)} steps, branches {' + '.join(self.branches)}, "
-            f"{h.samples} sample{'s' if h.samples > 1 else ''} of {h.grid}, {h.precision} {h.dtype}, "
+            f"{h.samples} sample{'s' if h.samples > 1 else ''} of {h.grid}, {h.values()}, "
             f"{self.nbytes / 2**20:.1f} MiB"
         )
 
@@ -163,7 +165,7 @@ class AttentionStore:
                 writer = StoreWriter(part, self.header, tuple(self._keys))
                 for key in self._keys:
                     on_entry()
-                    writer.write(writer.reserve(key), {name: x.cpu() for name, x in self._shelf.get(key).items()})
+                    writer.write(writer.reserve(key), {name: x.cpu() for name, x in self._storage.get(key).items()})
                 writer.finish()
         except OSError as error:
             raise OSError(f"The attention store could not be written to {path}: {error}") from None

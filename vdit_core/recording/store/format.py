@@ -1,15 +1,16 @@
-"""The file format of attention stores, version 1: one safetensors file.
+"""The file format of attention stores, version 2: one safetensors file.
 
-Its metadata holds "format": "vdit attention store", "version": "1", "header": the JSON of `Header`, "entries": a JSON
+Its metadata holds "format": "vdit attention store", "version": "2", "header": the JSON of `Header`, "entries": a JSON
 list of [noise level, visit, branch, layer], and "digest": the SHA-256 of these two. Entry number n is the tensor pair
-"n.q", "n.k", each (samples, heads, tokens, head_dim); with precision int8 also "n.q.scale", "n.k.scale".
+"n.q", "n.k", each (samples, heads, tokens, head_dim); with quantization int8 also "n.q.scale", "n.k.scale".
+
+Version 1, of 0.1.0-dev, called the quantization "precision", and none of it "none".
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,11 +18,12 @@ from typing import Any
 import torch
 
 from ...call import ModelSignature, TokenGrid
+from ...json_fields import UNREADABLE, number, whole, whole_numbers
 from ...provenance import Provenance
 from .. import quantization as codec
 from .schema import DTYPES, Evaluation, Header, Key, StoreFileError
 
-FORMAT, VERSION = "vdit attention store", "1"
+FORMAT, VERSION = "vdit attention store", "2"
 FILE_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int8: "I8"}
 
 
@@ -51,31 +53,31 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
     """
     if metadata.get("format") != FORMAT:
         raise StoreFileError("it is a safetensors file of another kind")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in ("1", VERSION):
         raise StoreFileError(f"it has format version {metadata.get('version')!r}; this pack reads version {VERSION}")
     if metadata.get("digest") != digest(metadata.get("header", ""), metadata.get("entries", "")):
         raise StoreFileError("its header is damaged")
     try:
         raw = json.loads(metadata["header"])
         header = Header(
-            model=ModelSignature(**_whole_numbers(raw["model"])),
-            grid=TokenGrid(**_whole_numbers(raw["grid"])),
-            sigmas=tuple(_level(sigma) for sigma in raw["sigmas"]),
-            heads=tuple(_whole(i) for i in raw["heads"]),
-            samples=_whole(raw["samples"]),
-            precision=str(raw["precision"]),
+            model=ModelSignature(**whole_numbers(raw["model"])),
+            grid=TokenGrid(**whole_numbers(raw["grid"])),
+            sigmas=tuple(number(sigma, "noise level") for sigma in raw["sigmas"]),
+            heads=tuple(whole(i) for i in raw["heads"]),
+            samples=whole(raw["samples"]),
+            quantization=_quantization(raw),
             dtype=str(raw["dtype"]),
             kind=str(raw.get("kind", "")),
             made=_provenance(raw.get("made", {})),
         )
         keys = [
-            Key(Evaluation(_level(sigma), _whole(visit)), str(branch), _whole(layer))
+            Key(Evaluation(number(sigma, "noise level"), whole(visit)), str(branch), whole(layer))
             for sigma, visit, branch, layer in json.loads(metadata["entries"])
         ]
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except UNREADABLE as error:
         raise StoreFileError(f"its header cannot be read ({type(error).__name__}: {error})") from None
-    if header.precision not in codec.PRECISIONS or header.dtype not in DTYPES:
-        raise StoreFileError(f"its header has precision {header.precision!r} and dtype {header.dtype!r}")
+    if header.quantization not in codec.QUANTIZATIONS or header.dtype not in DTYPES:
+        raise StoreFileError(f"its header has quantization {header.quantization!r} and dtype {header.dtype!r}")
     if not header.sigmas:
         raise StoreFileError("its header has no steps")
     if len(set(keys)) != len(keys) or list(header.heads) != sorted(set(header.heads)):
@@ -83,6 +85,11 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
     if any(k.layer >= header.model.layers for k in keys) or any(i >= header.model.heads for i in header.heads):
         raise StoreFileError(f"its header lists layers or heads that a model of {header.model} does not have")
     return header, keys
+
+
+def _quantization(raw: dict[str, Any]) -> str:
+    found = str(raw["quantization"] if "quantization" in raw else raw["precision"])
+    return {"exact": "none"}.get(found, found)
 
 
 def _provenance(raw: dict[str, Any]) -> Provenance:
@@ -94,36 +101,13 @@ def _provenance(raw: dict[str, Any]) -> Provenance:
     return Provenance(**known)
 
 
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _level(value: Any) -> float:
-    try:
-        return _number(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not a noise level") from None
-
-
-def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
-
-
 def _noise(value: Any) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(_number(x) for x in row) for row in value)
+    return tuple(tuple(number(x) for x in row) for row in value)
 
 
 _PROVENANCE: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("width", "height", "frames", "seed"), _whole),
-    **dict.fromkeys(("shift", "denoise", "cfg"), _number),
+    **dict.fromkeys(("width", "height", "frames", "seed"), whole),
+    **dict.fromkeys(("shift", "denoise", "cfg"), number),
     **dict.fromkeys(("sampler", "scheduler"), str),
     "noise": _noise,
 }
-
-
-def _whole_numbers(values: dict[str, Any]) -> dict[str, int]:
-    return {name: _whole(value) for name, value in values.items()}

@@ -15,7 +15,7 @@ from .schema import Key
 QK = tuple[Tensor, Tensor]
 
 
-class ReadAhead:
+class Prefetch:
     """The entries of a store on a device, in a dtype, fetched by a thread of its own; to a GPU beside its computing."""
 
     def __init__(self, store: AttentionStore, device: torch.device, dtype: torch.dtype) -> None:

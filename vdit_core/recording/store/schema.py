@@ -58,10 +58,14 @@ class Header:
     sigmas: tuple[float, ...]
     heads: tuple[int, ...]
     samples: int
-    precision: str
+    quantization: str
     dtype: str
     kind: str = ""
     made: Provenance = field(default_factory=Provenance)
+
+    def values(self) -> str:
+        """How queries and keys are kept, in words."""
+        return self.dtype if self.quantization == "none" else f"{self.quantization} of {self.dtype}"
 
     def shape(self) -> tuple[int, int, int, int]:
         """The shape of one recorded q or k."""
@@ -69,7 +73,7 @@ class Header:
 
     def parts(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Name suffix, shape and dtype of every tensor of one entry."""
-        one = codec.layout(self.shape(), DTYPES[self.dtype], self.precision)
+        one = codec.layout(self.shape(), DTYPES[self.dtype], self.quantization)
         return {f".{name}{suffix}": spec for name in "qk" for suffix, spec in one.items()}
 
     def entry_bytes(self) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .async_writer import Outbox, release_page_locked
+from .async_writer import AsyncWriter, release_page_locked
 from .reader import StoreReader
 from .schema import Entry, Evaluation, Header, Key
 from .writer import StoreWriter
@@ -32,7 +32,7 @@ def weight(tier: str, header: Header) -> int:
     return sum(1 << (size - 1).bit_length() for size in sizes if size)
 
 
-def new_shelf(tier: str, header: Header, calls: Sequence[tuple[str, int]], inside: Path | None = None) -> Shelf:
+def new_storage(tier: str, header: Header, calls: Sequence[tuple[str, int]], inside: Path | None = None) -> Storage:
     """A place for a recording.
 
     Args:
@@ -48,7 +48,7 @@ def new_shelf(tier: str, header: Header, calls: Sequence[tuple[str, int]], insid
     return Folder(inside, header, calls) if tier == "disk" else Memory(tier)
 
 
-class Shelf:
+class Storage:
     """Keeps entries by key. Between the first `put` and `finish` nothing is read.
 
     slow: whether `get` may have to wait for a disk.
@@ -57,7 +57,7 @@ class Shelf:
     slow = False
 
     def put(self, key: Key, entry: Entry) -> None:
-        """Keep an entry, whose tensors are this shelf's from now on.
+        """Keep an entry, whose tensors are this storage's from now on.
 
         Raises:
             OSError: if an earlier one could not be kept.
@@ -79,7 +79,7 @@ class Shelf:
         """Leave nothing of it behind."""
 
 
-class Memory(Shelf):
+class Memory(Storage):
     """Entries as tensors.
 
     tier: "RAM", "pinned RAM", or "GPU" to leave them on the model's device.
@@ -90,7 +90,7 @@ class Memory(Shelf):
             raise ValueError("Page-locked RAM is for an NVIDIA GPU, and there is none; choose RAM.")
         self.tier = tier
         self._entries: dict[Key, Entry] = {}
-        self._outbox: Outbox | None = None
+        self._writing: AsyncWriter | None = None
         self._lock = threading.Lock()  # ComfyUI may call from a thread for each GPU
 
     def put(self, key: Key, entry: Entry) -> None:
@@ -98,8 +98,8 @@ class Memory(Shelf):
             self._entries[key] = entry
             return
         with self._lock:
-            outbox = self._outbox = self._outbox or Outbox(self._keep)
-        outbox.send(key, entry)
+            writing = self._writing = self._writing or AsyncWriter(self._keep)
+        writing.send(key, entry)
 
     def _keep(self, key: Key, entry: Entry) -> None:
         """An entry that has come from the GPU, in page-locked RAM."""
@@ -109,14 +109,14 @@ class Memory(Shelf):
         return self._entries[key]
 
     def finish(self) -> None:
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None  # only now: if that was broken off, `drop` has to end it
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None  # only now: if that was broken off, `drop` has to end it
 
     def drop(self) -> None:
-        outbox, self._outbox = self._outbox, None
-        if outbox is not None:
-            outbox.abandon()
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.abandon()
         self._entries.clear()
 
     def __del__(self) -> None:
@@ -125,7 +125,7 @@ class Memory(Shelf):
             release_page_locked()
 
 
-class Folder(Shelf):
+class Folder(Storage):
     """A new folder of store files, one for each evaluation; it goes with this object.
 
     Args:
@@ -147,15 +147,15 @@ class Folder(Shelf):
         self._header, self._calls = header, tuple(calls)
         self._writers: dict[Evaluation, StoreWriter] = {}
         self._readers: dict[Evaluation, StoreReader] = {}
-        self._outbox: Outbox | None = Outbox(_write, _WRITERS, waiting=1)
+        self._writing: AsyncWriter | None = AsyncWriter(_write, _WRITERS, waiting=1)
         self._lock = threading.Lock()
 
     def put(self, key: Key, entry: Entry) -> None:
-        assert self._outbox is not None
+        assert self._writing is not None
         with self._lock:
             writer = self._writers.get(key.evaluation) or self._begin(key.evaluation)
         number = writer.reserve(key)
-        self._outbox.send((writer, number), entry, lane=number)  # what comes again later is what stays
+        self._writing.send((writer, number), entry, lane=number)  # what comes again later is what stays
 
     def _begin(self, evaluation: Evaluation) -> StoreWriter:
         path = self.path / f"{len(self._writers):04}.safetensors.part"
@@ -166,19 +166,19 @@ class Folder(Shelf):
         return self._readers[key.evaluation].read(key, pinned)
 
     def finish(self) -> None:
-        if self._outbox is None:
+        if self._writing is None:
             return
-        self._outbox.close()
-        self._outbox = None  # only now, as above
+        self._writing.close()
+        self._writing = None  # only now, as above
         for evaluation, writer in self._writers.items():
             writer.finish()
             path = writer.path.rename(writer.path.with_suffix(""))
             self._readers[evaluation] = StoreReader(path)
 
     def drop(self) -> None:
-        outbox, self._outbox = self._outbox, None
-        if outbox is not None:
-            outbox.abandon()
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.abandon()
         self._gone()
 
 
@@ -187,7 +187,7 @@ def _write(to: tuple[StoreWriter, int], entry: Entry) -> None:
     writer.write(number, entry)
 
 
-class File(Shelf):
+class File(Storage):
     """The entries of a saved file, read when they are used."""
 
     slow = True

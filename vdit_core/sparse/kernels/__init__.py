@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from ...attention.triton import triton_works
-from ..block_mask import BlockLists
+from ..block_mask import BlockMask
 from ..tiled import Tiled
 from .flex import Flex
 from .gathered import Gathered
@@ -22,7 +22,7 @@ class Kernel(Protocol):
     def refuses(self, q: Tensor) -> str | None:
         """Why it cannot compute calls like this one, or None."""
 
-    def __call__(self, call: Tiled, lists: BlockLists, sharpness: Tensor) -> Tensor:
+    def __call__(self, call: Tiled, mask: BlockMask, sharpness: Tensor) -> Tensor:
         """softmax(sharpness q k^T / sqrt(d)) over the listed blocks, applied to v.
 
         sharpness: float32 (heads,) or (rows, heads), where q is. Returns (rows, heads, tokens, width of v), in the
@@ -33,7 +33,7 @@ class Kernel(Protocol):
 def choose(q: Tensor, pattern: str) -> Kernel | Sol:
     """The kernel for calls with such queries, (rows, heads, tokens, head_dim).
 
-    comfy_kitchen's chooses its blocks itself: it serves the pattern "top blocks" where Triton is missing.
+    comfy_kitchen's chooses its blocks itself: it serves the pattern "block top-k" where Triton is missing.
     """
     if triton_works(q.device):
         from .triton_blocks import TritonBlocks  # imports Triton
@@ -41,6 +41,6 @@ def choose(q: Tensor, pattern: str) -> Kernel | Sol:
         for kernel in (TritonBlocks(), Flex()):
             if kernel.refuses(q) is None:
                 return kernel
-    if q.is_cuda and pattern == "top blocks" and (sol := Sol()).refuses(q) is None:
+    if q.is_cuda and pattern == "block top-k" and (sol := Sol()).refuses(q) is None:
         return sol
     return Gathered()

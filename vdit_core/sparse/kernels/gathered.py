@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..block_mask import BlockLists
+from ..block_mask import BlockMask
 from ..tiled import Tiled
 
 _BYTES = 64 * 2**20  # of gathered keys and values at once
@@ -20,11 +20,11 @@ class Gathered:
     def refuses(self, q: Tensor) -> str | None:
         return None
 
-    def __call__(self, call: Tiled, lists: BlockLists, sharpness: Tensor) -> Tensor:
+    def __call__(self, call: Tiled, mask: BlockMask, sharpness: Tensor) -> Tensor:
         tiles, (rows, heads, _, dim) = call.tiles, call.q.shape
-        most, device = lists.blocks.shape[-1], call.q.device
+        most, device = mask.kv_indices.shape[-1], call.q.device
         q = (call.q * sharpness[..., None, None].to(call.q.dtype)).unflatten(2, (-1, tiles.queries))
-        blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (lists.blocks, lists.counts))
+        blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (mask.kv_indices, mask.kv_num_blocks))
         row = torch.arange(rows, device=device)[:, None, None, None]
         head = torch.arange(heads, device=device)[:, None, None]
         lanes, listed = torch.arange(tiles.keys, device=device), torch.arange(most, device=device)
@@ -35,6 +35,6 @@ class Gathered:
             places = blocks[:, :, part, :, None].long() * tiles.keys + lanes
             seen = (places < tiles.grid.tokens) & (listed < counts[:, :, part, None])[..., None]
             keys, values = (x[row, head, places.flatten(3)] for x in (call.k, call.v))
-            mask = seen.flatten(3)[..., None, :]
-            outputs.append(F.scaled_dot_product_attention(q[:, :, part], keys, values, attn_mask=mask))
+            keys_seen = seen.flatten(3)[..., None, :]
+            outputs.append(F.scaled_dot_product_attention(q[:, :, part], keys, values, attn_mask=keys_seen))
         return call.back(torch.cat(outputs, dim=2).flatten(2, 3))

@@ -14,7 +14,7 @@ from ..tiled import Tiled
 
 
 class Sol:
-    """CUDA with comfy_kitchen 0.2.32 or newer; half precision, heads 128 wide."""
+    """CUDA with comfy_kitchen 0.2.32 or newer; half quantization, heads 128 wide."""
 
     name = "comfy_kitchen.sol_attn"
 
@@ -30,14 +30,14 @@ class Sol:
             return f"it takes float16 and bfloat16 heads 128 wide, not {q.dtype} heads {q.shape[-1]} wide"
         return None
 
-    def __call__(self, call: Tiled, keep: Tensor, sharpness: Tensor) -> Tensor:
-        """keep: the share of key blocks, (heads,) or (rows, heads) on the CPU. Maps of one share go together."""
+    def __call__(self, call: Tiled, share: Tensor, sharpness: Tensor) -> Tensor:
+        """share: the share of key blocks, (heads,) or (rows, heads) on the CPU. Maps of one share go together."""
         import comfy_kitchen
 
         rows, heads, _, dim = call.q.shape
         tokens = call.tiles.grid.tokens
         found = torch.empty_like(call.v)
-        shares, sharp = keep.expand(rows, heads).flatten(), sharpness.cpu().expand(rows, heads).flatten()
+        shares, sharp = share.expand(rows, heads).flatten(), sharpness.cpu().expand(rows, heads).flatten()
         settings = list(zip(shares.tolist(), sharp.tolist(), strict=True))
         for share, sharper in dict.fromkeys(settings):
             maps = [i for i, one in enumerate(settings) if one == (share, sharper)]

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ...attention.triton import triton_works
 from ...attention.triton.online_softmax import NOTHING, advance, softmax_scale
-from ..block_mask import BlockLists
+from ..block_mask import BlockMask
 from ..tiled import Tiled
 
 
 @triton.jit
 def _attend(
-    q_ptr, k_ptr, v_ptr, out_ptr, order_ptr, blocks_ptr, counts_ptr, scale_ptr,
+    q_ptr, k_ptr, v_ptr, out_ptr, permutation_ptr, blocks_ptr, counts_ptr, scale_ptr,
     out_row, out_head, out_token, list_row, list_head, list_block, count_row, count_head, count_block,
     heads, tokens, places, missing,
     DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr,
@@ -46,14 +46,14 @@ def _attend(
     last = tl.load(k_ptr + (tokens - 1) * DIM + dims).to(tl.float32)
     mass -= missing * tl.exp2(tl.sum(q.to(tl.float32) * last[None, :], 1) * scale - highest)
     inside = place < tokens
-    token = tl.load(order_ptr + place, mask=inside, other=0).to(tl.int64)
+    token = tl.load(permutation_ptr + place, mask=inside, other=0).to(tl.int64)
     out_ptr += row * out_row + head * out_head
     out = (total / mass[:, None]).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + token[:, None] * out_token + dims, out, mask=inside[:, None])
 
 
 class TritonBlocks:
-    """NVIDIA GPUs of compute capability 8.0 and up, with Triton; half precision, heads 64 or 128 wide."""
+    """NVIDIA GPUs of compute capability 8.0 and up, with Triton; half quantization, heads 64 or 128 wide."""
 
     name = "Triton blocks"
 
@@ -62,21 +62,21 @@ class TritonBlocks:
             return f"it takes float16 and bfloat16 heads 64 or 128 wide, not {q.dtype} heads {q.shape[-1]} wide"
         return None if triton_works(q.device) else "Triton does not work here"
 
-    def __call__(self, call: Tiled, lists: BlockLists, sharpness: Tensor) -> Tensor:
+    def __call__(self, call: Tiled, mask: BlockMask, sharpness: Tensor) -> Tensor:
         tiles, (rows, heads, places, dim) = call.tiles, call.q.shape
         values = call.v.split(dim, dim=-1)
         tokens = tiles.grid.tokens
         missing = -tokens % tiles.keys  # of the last block
         out = call.v.new_empty(rows, tokens, heads, call.v.shape[-1]).transpose(1, 2)  # as hosts join heads
         scale = (sharpness * (softmax_scale(dim))).expand(rows, heads).contiguous()
-        blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (lists.blocks, lists.counts))
+        blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (mask.kv_indices, mask.kv_num_blocks))
         # Tuned on an H100. Two stages fit the shared memory of a desktop GPU (99 KiB), three that of a larger one.
         device: Any = torch.cuda.get_device_properties(call.q.device)
         stages = 3 if device.shared_memory_per_block_optin >= 2 * dim * (tiles.queries + 2 * 3 * tiles.keys) else 2
         with torch.cuda.device_of(call.q):
             for value, part in zip(values, out.split(dim, dim=-1), strict=True):
                 _attend[(tiles.query_blocks, rows * heads)](
-                    call.q, call.k, value.contiguous(), part, tiles.order, blocks, counts, scale,
+                    call.q, call.k, value.contiguous(), part, tiles.permutation, blocks, counts, scale,
                     *part.stride()[:3], *blocks.stride()[:3], *counts.stride(), heads, tokens, places, missing,
                     DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, STAGES=stages, num_warps=4, num_stages=stages,
                 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Key blocks that every query block keeps: the first frame's, measured sinks', and tokens' that have no place.
+"""Key blocks that every query block keeps: the first frame's, and tokens' that have no place.
 
 The last block, which may be smaller than the others, is always among them: so kernels can treat it apart.
 """
@@ -14,19 +14,12 @@ from ..tiling import Tiles
 
 
 @lru_cache(maxsize=32)
-def always(tiles: Tiles, first_frame: bool = False, sinks: tuple[int, ...] = ()) -> Tensor:
-    """bool (key blocks,), on the CPU; sinks: tokens that take outsized mass from all queries.
-
-    Raises:
-        ValueError: if a sink is no token of the grid.
-    """
+def always(tiles: Tiles, first_frame: bool = False) -> Tensor:
+    """bool (key blocks,), on the CPU."""
     grid = tiles.grid
     tokens = list(range(grid.prefix)) + list(range(grid.tokens - grid.suffix, grid.tokens))
     if first_frame:
         tokens += range(grid.prefix, grid.prefix + grid.height * grid.width)
-    if sinks and not 0 <= min(sinks) <= max(sinks) < grid.tokens:
-        raise ValueError(f"Sink tokens {min(sinks)} to {max(sinks)} are not all on a grid of {grid}.")
-    tokens += sinks
     kept = tiles.blocks_of(torch.tensor(tokens, dtype=torch.long))
     kept[-1] = True
     return kept

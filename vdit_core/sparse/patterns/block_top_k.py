@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from ..block_mask import BlockLists, strongest
+from ..block_mask import BlockMask, top_k
 from ..tiled import Tiled
 
 
@@ -15,6 +15,6 @@ def scores(call: Tiled) -> Tensor:
     return call.q_means @ call.k_means.mT / math.sqrt(call.q.shape[-1])
 
 
-def top_blocks(call: Tiled, keep: Tensor, always: Tensor, sharpness: Tensor) -> BlockLists:
-    """keep: the share of key blocks."""
-    return strongest(scores(call), keep, always)
+def block_top_k(call: Tiled, share: Tensor, always: Tensor, sharpness: Tensor) -> BlockMask:
+    """share: the share of key blocks."""
+    return top_k(scores(call), share, always)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..block_mask import BlockLists, reaching
+from ..block_mask import BlockMask, top_p
 from ..tiled import Tiled
 from .block_top_k import scores
 
 
-def mass(call: Tiled, keep: Tensor, always: Tensor, sharpness: Tensor) -> BlockLists:
-    """keep: the mass that is reached."""
+def block_top_p(call: Tiled, share: Tensor, always: Tensor, sharpness: Tensor) -> BlockMask:
+    """share: the mass that is reached."""
     weights = (scores(call) * sharpness[..., None, None]).softmax(-1)
-    return reaching(weights, keep, always)
+    return top_p(weights, share, always)
