@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick lint lint-web clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/vdit demo
@@ -24,6 +24,20 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(MAKE) --no-print-directory lint-web
+
+# Only this needs npm: neither the pack nor anything else here does, so without npm lint goes on.
+ifeq ($(shell command -v npm 2>/dev/null),)
+lint-web:
+	@echo "lint-web: npm is not installed, so eslint did not check web/ and tests/web/"
+else
+lint-web: node_modules/.installed
+	npm run --silent lint
+endif
+
+node_modules/.installed: package.json package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -31,4 +45,4 @@ $(VENV)/.%: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) node_modules out build *.egg-info

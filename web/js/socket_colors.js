@@ -30,7 +30,9 @@ function colorCanvas() {
       let themes = colors[type];
       Object.defineProperty(colors, type, {
         get: () => themes || color,
-        set: (value) => (themes = value),
+        set: (value) => {
+          themes = value;
+        },
         configurable: true,
         enumerable: true,
       });
