@@ -41,7 +41,7 @@ def main() -> None:
     spec.loader.exec_module(sys.modules["pack"])
 
     from pack.vdit_core.hosts import comfy as host
-    from pack.vdit_core.hosts import comfy_demo
+    from pack.vdit_core.hosts.comfy import demo as comfy_demo
     from pack.vdit_core.selection import LayerMask
     from pack.vdit_core.transfer import LiveTransfer, TransferConfig
 

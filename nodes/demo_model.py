@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vdit_core.demo.captions import VOCABULARY
-from ..vdit_core.demo.shipped import GUIDANCE, STEPS
 from ..vdit_core.hosts.comfy import demo as comfy_demo
+from ..vdit_core.tiny_wan.captions import VOCABULARY
+from ..vdit_core.tiny_wan.files import GUIDANCE, STEPS
 from . import sockets
 
 

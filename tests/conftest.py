@@ -16,7 +16,7 @@ from comfyui.server import Server, serve
 
 from vdit_core.demo.model import DemoModel
 from vdit_core.demo.probe import AttributeProbe
-from vdit_core.demo.shipped import PROBE, WEIGHTS
+from vdit_core.tiny_wan.files import PROBE, WEIGHTS
 
 torch.set_grad_enabled(False)
 

@@ -64,7 +64,7 @@ def test_the_pack_pins_nothing_in_a_users_environment():
 
 
 def test_weights_are_small_enough_to_ship():
-    weights = list((ROOT / "vdit_core/demo/weights").rglob("*.safetensors"))
+    weights = list((ROOT / "vdit_core/tiny_wan/weights").rglob("*.safetensors"))
     assert len(weights) == 4
     assert all(path.stat().st_size <= 16e6 for path in weights)
     assert sum(path.stat().st_size for path in weights) <= 40e6

@@ -17,7 +17,7 @@ from inside import SHORT, cases, host, raised_by, sample, shallow
 from comfy.ldm.flux.math import apply_rope
 from comfy.ldm.wan import model as wan
 from pack.vdit_core.outcome import Level
-from pack.vdit_core.record import Recorder
+from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.selection import LayerMask
 from pack.vdit_core.transfer import Transfer, TransferConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vdit_core.demo.shipped import GUIDANCE
+from vdit_core.tiny_wan.files import GUIDANCE
 
 SOURCE, TARGET = "A car is driving on the highway", "A red car is driving on the highway"
 Graph = dict[str, dict[str, Any]]

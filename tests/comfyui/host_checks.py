@@ -20,8 +20,8 @@ import torch
 from comfy.ldm.wan import model as wan
 from comfy.patcher_extension import WrappersMP
 from pack.vdit_core.call import Interceptor
-from pack.vdit_core.record import Recorder, Selection
-from pack.vdit_core.selection import Indices, LayerMask
+from pack.vdit_core.recording.recorder import Recorder
+from pack.vdit_core.selection import Indices, LayerMask, Selection
 from pack.vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
 

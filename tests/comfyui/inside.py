@@ -40,9 +40,9 @@ sys.modules["pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["pack"])
 
 from pack.vdit_core.call import Interceptor  # noqa: E402
-from pack.vdit_core.demo.shipped import TRANSFORMER, WEIGHTS  # noqa: E402
 from pack.vdit_core.hosts import comfy as host  # noqa: E402
-from pack.vdit_core.hosts import comfy_demo  # noqa: E402
+from pack.vdit_core.hosts.comfy import demo as comfy_demo  # noqa: E402
+from pack.vdit_core.tiny_wan.files import TRANSFORMER, WEIGHTS  # noqa: E402
 
 STEPS, CALLS = 3, 9 * 3 * 2
 MODEL, CLIP, VAE = comfy_demo.load()

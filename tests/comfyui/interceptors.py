@@ -7,7 +7,7 @@ from typing import Any
 from aftermath import BASE
 
 # isort: split
-from pack.vdit_core.record import Recorder
+from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.selection import LayerMask
 from pack.vdit_core.transfer import Transfer, TransferConfig
 

@@ -21,10 +21,10 @@ from variants import MODEL
 import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP
-from pack.vdit_core import quantization, record
 from pack.vdit_core.call import Interceptor
-from pack.vdit_core.record import Recorder
-from pack.vdit_core.store import AttentionStore, reader, storages, writer
+from pack.vdit_core.recording import quantization, recorder
+from pack.vdit_core.recording.recorder import Recorder
+from pack.vdit_core.recording.store import AttentionStore, reader, storage, writer
 from pack.vdit_core.transfer import Transfer, stored
 
 InterruptProcessingException = comfy.model_management.InterruptProcessingException
@@ -240,8 +240,8 @@ OWN = {
     "the recorder's copy": (quantization, "encode", 0, NO_MEMORY, RAM),
     "a later copy": (quantization, "encode", 21, NO_MEMORY, RAM),
     "a copy on its way to disk": (quantization, "encode", 20, NO_MEMORY, DISK),
-    "the recorder's choice of rows": (record, "_pick", 10, NO_MEMORY, RAM),
-    "a folder for the recording": (storages.tempfile, "mkdtemp", 0, NO_SPACE, DISK),
+    "the recorder's choice of rows": (recorder, "_pick", 10, NO_MEMORY, RAM),
+    "a folder for the recording": (storage.tempfile, "mkdtemp", 0, NO_SPACE, DISK),
     "a thread that writes": (threading.Thread, "start", 2, RuntimeError("can't start new thread"), DISK),
     "a step's file, begun": (writer.Path, "touch", 1, NO_SPACE, DISK),
     "an entry, written": (writer.StoreWriter, "write", 0, NO_SPACE, DISK),
@@ -249,7 +249,7 @@ OWN = {
     "RAM for an entry, written": (writer.StoreWriter, "write", 7, MemoryError("no RAM"), DISK),
     "a step's file, ended": (writer.StoreWriter, "finish", 1, NO_SPACE, DISK),
     "a step's file, renamed": (writer.Path, "rename", 2, BROKEN, DISK),
-    "a step's file, checked": (storages, "StoreReader", 2, BROKEN, DISK),
+    "a step's file, checked": (storage, "StoreReader", 2, BROKEN, DISK),
     "the transfer's read": (AttentionStore, "get", 0, NO_MEMORY, RAM),
     "a later read": (AttentionStore, "get", 20, NO_MEMORY, RAM),
     "the first read from disk": (reader.StoreReader, "read", 0, BROKEN, DISK),

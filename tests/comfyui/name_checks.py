@@ -21,10 +21,10 @@ from variants import MODEL
 import folder_paths
 from pack.nodes import profile_files, store_files
 from pack.vdit_core.call import ModelSignature
-from pack.vdit_core.record import Recorder, Selection
-from pack.vdit_core.selection import Indices, LayerMask
+from pack.vdit_core.recording.recorder import Recorder
+from pack.vdit_core.recording.store import AttentionStore, StoreFileError
+from pack.vdit_core.selection import Indices, LayerMask, Selection
 from pack.vdit_core.sparse.profile import SparseProfile
-from pack.vdit_core.store import AttentionStore, StoreFileError
 from pack.vdit_core.transfer import Transfer, TransferConfig
 
 RUN: dict[str, Any] = {"size": SMALL, "steps": 1, "cfg": 1.0}

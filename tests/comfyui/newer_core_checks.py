@@ -16,8 +16,8 @@ from inside import SHORT, TARGET, Watch, cases, host, sample, shallow
 import comfy.ldm.modules.attention as attention
 import torch
 from comfy.ldm.wan import model as wan
-from pack.vdit_core.record import Recorder, Selection
-from pack.vdit_core.selection import Indices, LayerMask
+from pack.vdit_core.recording.recorder import Recorder
+from pack.vdit_core.selection import Indices, LayerMask, Selection
 from pack.vdit_core.sparse.config import SparseConfig
 from pack.vdit_core.sparse.sparse_attention import SparseAttention
 from pack.vdit_core.transfer import Transfer, TransferConfig

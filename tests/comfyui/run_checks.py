@@ -30,8 +30,8 @@ from variants import (
 import torch
 from pack.vdit_core.call import Interceptor
 from pack.vdit_core.outcome import Level
-from pack.vdit_core.record import Recorder
-from pack.vdit_core.store import Key
+from pack.vdit_core.recording.recorder import Recorder
+from pack.vdit_core.recording.store import Key
 from pack.vdit_core.transfer import Transfer
 
 BIG = (48, 2, 4, 4)

@@ -12,8 +12,8 @@ from inside import MODEL, NOTHING, SMALL, SOURCE, STEPS, TARGET, both_prompts, h
 import comfy.sample
 import comfy.samplers
 import torch
-from pack.vdit_core.record import Recorder, Selection
-from pack.vdit_core.selection import Indices, LayerMask
+from pack.vdit_core.recording.recorder import Recorder
+from pack.vdit_core.selection import Indices, LayerMask, Selection
 from pack.vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
 

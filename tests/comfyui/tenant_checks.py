@@ -15,7 +15,7 @@ import comfy.ldm.modules.attention as attention
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP
-from pack.vdit_core.record import Recorder
+from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.selection import Indices
 from pack.vdit_core.transfer import Transfer, TransferConfig
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vdit_core.demo.shipped import GUIDANCE, SHIFT, STEPS, WEIGHTS
+from vdit_core.tiny_wan.files import GUIDANCE, SHIFT, STEPS, WEIGHTS
 
 SCRIPT = Path(__file__).with_name("stock_graph.py")
 PROMPT, SEED = "A red truck is driving on the grass", 7

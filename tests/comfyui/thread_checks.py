@@ -15,7 +15,7 @@ from variants import MODEL
 import torch
 from comfy.patcher_extension import WrappersMP
 from pack.vdit_core.call import Interceptor
-from pack.vdit_core.record import Recorder
+from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.transfer import Transfer
 
 

@@ -16,8 +16,8 @@ from variants import MODEL, with_lora
 # isort: split
 import comfy.samplers
 import torch
-from pack.vdit_core.record import Recorder, Selection
-from pack.vdit_core.selection import Indices
+from pack.vdit_core.recording.recorder import Recorder
+from pack.vdit_core.selection import Indices, Selection
 from pack.vdit_core.transfer import LiveTransfer, Transfer
 
 

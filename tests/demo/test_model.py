@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from vdit_core.demo import pairs, single_pass
-from vdit_core.demo.captions import UnknownWord
 from vdit_core.demo.painter import render
-from vdit_core.demo.shipped import TEXT_ENCODER, WEIGHTS
-from vdit_core.demo.text import LENGTH, WIDTH, PromptTooLong, TextEncoder
 from vdit_core.demo.world import Scenes, random_captions
 from vdit_core.metrics import psnr
+from vdit_core.tiny_wan.captions import UnknownWord
+from vdit_core.tiny_wan.files import TEXT_ENCODER, WEIGHTS
+from vdit_core.tiny_wan.text import LENGTH, WIDTH, PromptTooLong, TextEncoder
 
 
 @pytest.fixture(scope="module")

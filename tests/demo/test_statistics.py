@@ -14,7 +14,7 @@ from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store.query import queries_and_keys
 from vdit_core.selection import Indices, Selection
 
-FIGURES = ("received", "largest", "entropy", "frames", "temporal", "spatial", "top", "pooled")
+FIGURES = ("column_mass", "largest", "entropy", "frames", "temporal", "spatial", "top", "pooled")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_an_observer_sees_what_the_store_holds(recorded):
     assert list(again.calls) == list(observed.calls)
     assert len(again.calls) == 9 * 3 * 2
     for key, seen in observed.calls.items():
-        assert (again.calls[key].received.value - seen.received.value).abs().max() < 1e-4
+        assert (again.calls[key].column_mass.value - seen.column_mass.value).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("queries", [64, 128, 256])
@@ -66,7 +66,7 @@ def test_the_table_tells_errors_and_how_many_queries(recorded):
     assert (exact["queries"], exact["top_queries"]) == ("all", 128)
     assert set(exact["layers"][0]["errors"]) == {"strongest"}
     for layer, row in sampled["layers"].items():
-        for name in ("same_frame", "same_place", "entropy", "entropy_share", "strongest", "largest_received"):
+        for name in ("same_frame", "same_place", "entropy", "entropy_share", "strongest", "largest_column_mass"):
             assert row["errors"][name] > 0
         assert abs(row["same_frame"] - exact["layers"][layer]["same_frame"]) <= 3 * row["errors"]["same_frame"]
     text = summary.as_text(sampled)
@@ -78,6 +78,6 @@ def test_the_table_tells_errors_and_how_many_queries(recorded):
 def test_what_is_kept_does_not_grow_with_the_maps(recorded):
     store, _ = recorded
     found = structure.look(store, pooled=64)
-    assert all(call.pooled is call.received is call.entropies is None for call in found.observed.calls.values())
+    assert all(call.pooled is call.column_mass is call.entropies is None for call in found.observed.calls.values())
     assert list(found.shown.maps) == list(store.evaluations)
     assert all(one.shape == (64, 64) for one in found.shown.maps.values())

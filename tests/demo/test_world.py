@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdit_core.demo.captions import (
+from vdit_core.demo.painter import render
+from vdit_core.demo.world import FRAMES, SIZE, Scenes, random_captions, uniform
+from vdit_core.tiny_wan.captions import (
     COLOURS,
     OBJECTS,
     PLACES,
@@ -18,8 +20,6 @@ from vdit_core.demo.captions import (
     UnknownWord,
     words,
 )
-from vdit_core.demo.painter import render
-from vdit_core.demo.world import FRAMES, SIZE, Scenes, random_captions, uniform
 
 CAPTIONS = st.builds(
     Caption,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vdit_core.recording import quantization as quantization
+from vdit_core.recording import quantization
 from vdit_core.recording.store.reader import StoreReader
 from vdit_core.recording.store.writer import StoreWriter
 

@@ -29,8 +29,8 @@ def run(options: argparse.Namespace) -> None:
     from ..demo import pairs, report
     from ..demo.model import DemoModel
     from ..demo.probe import AttributeProbe
-    from ..demo.shipped import PROBE, STEPS, WEIGHTS
     from ..selection import Indices, LayerMask
+    from ..tiny_wan.files import PROBE, STEPS, WEIGHTS
     from ..transfer import TransferConfig
 
     chosen = pairs.choose(options.pairs)

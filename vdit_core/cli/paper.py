@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> None:
     from ..demo import paper, paper_page
     from ..demo.model import DemoModel
     from ..demo.probe import AttributeProbe
-    from ..demo.shipped import PROBE, WEIGHTS
+    from ..tiny_wan.files import PROBE, WEIGHTS
 
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     start = time.monotonic()

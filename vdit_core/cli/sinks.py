@@ -62,13 +62,13 @@ def _of_demo(options: argparse.Namespace, ratio: float) -> tuple[str, list[str]]
 
     from ..demo import sinks as demo
     from ..demo.model import DemoModel
-    from ..demo.shipped import GUIDANCE, STEPS
-    from ..sinks import ablation as trials
-    from ..sinks import page
+    from ..reporting.tables import markdown
+    from ..sinks import ablation, page
     from ..sinks.control import ACTIONS, Targets
     from ..sinks.describe import describe
     from ..sinks.detect import detect
     from ..sinks.plant import PlantedSinks
+    from ..tiny_wan.files import GUIDANCE, STEPS
 
     model = DemoModel.load(options.device)
     sampling: dict[str, Any] = {"steps": STEPS, "guidance": GUIDANCE} | shared.sampling(options)
@@ -77,15 +77,15 @@ def _of_demo(options: argparse.Namespace, ratio: float) -> tuple[str, list[str]]
         with tqdm(total=sampling["steps"], unit="step", desc="measuring") as bar:
             record, clip = demo.measure(model, options.prompt, planted, options.seed, **sampling, on_step=bar.update)
         findings = detect(record, ratio)
-        tried: list[trials.Trial] = []
+        tried: list[ablation.Ablation] = []
         clips: dict[str, Any] = {}
         if findings.sinks:
             sample = demo.sampler(model, options.prompt, options.seed, **sampling)
             targets = Targets.of(findings, record.run.model)
             with tqdm(total=1 + 3 * len(ACTIONS), unit="video", desc="without them") as bar:
-                tried, clips = trials.run(sample, targets, ACTIONS, base=planted, on_video=bar.update)
+                tried, clips = ablation.run(sample, targets, ACTIONS, base=planted, on_video=bar.update)
     title = f"The demo model, “{options.prompt}”, seed {options.seed}" + (", sinks planted" if planted else "")
     shown = {name: one for name, one in clips.items() if not name.endswith("random 2")}
     written = page.write(record, findings, title, options.out, clip[0], tried, shown)
     text = describe(findings)
-    return (f"{text}\n\n{trials.as_text(tried)}" if tried else text), written
+    return (f"{text}\n\n{markdown(ablation.HEADS, ablation.table(tried))}" if tried else text), written

@@ -30,7 +30,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..demo.model import DemoModel
-    from ..demo.shipped import GUIDANCE, STEPS
+    from ..tiny_wan.files import GUIDANCE, STEPS
 
     keeps = [_share(text) for text in options.keeps.split(",")]
     keep = _share(options.keep)
@@ -59,10 +59,10 @@ def _profile(options: argparse.Namespace, model: Any, sampling: dict[str, Any], 
 
     from ..atomic import whole_file
     from ..demo import sparsity as demo
-    from ..demo.shipped import TRANSFORMER
     from ..sparse.calibration import profile
     from ..sparse.describe import describe
     from ..sparse.pictures import profile_picture
+    from ..tiny_wan.files import TRANSFORMER
 
     layers, steps = demo.signature(model).layers, sampling["steps"]
     videos = 1 if options.local_only else 1 + layers + 2 + 5

@@ -48,10 +48,9 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ..maps import structure, summary
-    from ..selection import Selection
     from ..recording.store.query import choose
     from ..reporting.video import write_mp4
-    from ..selection import Indices
+    from ..selection import Indices, Selection
 
     selection = Selection(Indices(options.layers), steps=Indices(options.window), branches=options.branch)
     store = _store(options, selection)
@@ -89,9 +88,9 @@ def _store(options: argparse.Namespace, selection: Selection) -> AttentionStore:
     from tqdm import tqdm
 
     from ..demo.model import DemoModel
-    from ..demo.shipped import STEPS
     from ..hosts.diffusers import attach
     from ..recording.recorder import Recorder
+    from ..tiny_wan.files import STEPS
 
     model, recorder = DemoModel.load(options.device), Recorder(selection)
     with tqdm(total=options.steps or STEPS, unit="step", desc="generating") as bar, attach(model.pipe, recorder):

@@ -49,7 +49,6 @@ def run(options: argparse.Namespace) -> None:
     from ..demo import sweep as demo
     from ..demo.model import DemoModel
     from ..demo.probe import AttributeProbe
-    from ..demo.shipped import GUIDANCE, PROBE, STEPS, WEIGHTS
     from ..selection import Indices
     from ..sweep import pictures
     from ..sweep.checkpoint import SweepFolder
@@ -58,6 +57,7 @@ def run(options: argparse.Namespace) -> None:
     from ..sweep.run import missing
     from ..sweep.run import run as run_here
     from ..sweep.scores import measure
+    from ..tiny_wan.files import GUIDANCE, PROBE, STEPS, WEIGHTS
     from ..transfer import TransferConfig
 
     if options.ray and find_spec("ray") is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .captions import COLOURS, PLACES
+from ..tiny_wan.captions import COLOURS, PLACES
 from .world import CENTRE, CLOUDS, FRAMES, SIZE, TREES, TUFTS, Scenes
 
 _PALETTE = {

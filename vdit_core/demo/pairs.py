@@ -16,11 +16,11 @@ from torch import Tensor
 from .. import metrics
 from ..hosts.diffusers import attach
 from ..recording.recorder import Recorder
+from ..tiny_wan.captions import Caption
+from ..tiny_wan.files import GUIDANCE, STEPS
 from ..transfer import Transfer, TransferConfig, TransferReport
-from .captions import Caption
 from .model import DemoModel
 from .probe import AttributeProbe, Reading
-from .shipped import GUIDANCE, STEPS
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,11 @@ from ..recording.store import AttentionStore, Key
 from ..selection import Indices, Selection
 from ..sweep.run import run as run_sweep
 from ..sweep.scores import Result, Row, measure
+from ..tiny_wan.files import GUIDANCE, STEPS
 from . import pairs, verdicts
 from .model import DemoModel
 from .pairs import PAIRS, PairResult
 from .probe import AttributeProbe
-from .shipped import GUIDANCE, STEPS
 from .sweep import decode, plan, readings, sampler
 from .verdicts import Verdict
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .captions import COLOURS, OBJECTS, PLACES, SEASONS
+from ..tiny_wan.captions import COLOURS, OBJECTS, PLACES, SEASONS
 from .world import FRAMES, SIZE, Course
 
 _CLASSES = {"object": OBJECTS, "colour": COLOURS, "place": PLACES, "season": SEASONS}

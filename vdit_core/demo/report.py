@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
-
+from ..reporting.files import write_json, write_page
+from ..reporting.tables import markdown
 from ..reporting.video import contact_sheet, side_by_side, write_mp4
 from .pairs import DISTANCES, EDITS, LIKENESS, PairResult
 
@@ -21,10 +20,9 @@ def write(results: Sequence[PairResult], seconds: float, device: str, folder: Pa
         write_mp4(side_by_side(clips), folder / f"{result.pair.name}.mp4")
         contact_sheet(clips).save(folder / f"{result.pair.name}.png")
     report = as_json(results, seconds, device)
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
-    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("report.html")
-    html = page.render(report=report, rows=rows(report), columns=columns())
-    (folder / "index.html").write_text(html, encoding="utf-8")
+    write_json(folder / "report.json", report)
+    template = Path(__file__).with_name("report.html")
+    write_page(folder / "index.html", template, report=report, rows=rows(report), columns=columns())
     return report
 
 
@@ -73,5 +71,4 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
 
 def as_text(report: dict[str, Any]) -> str:
     """The table for a terminal or a README (Markdown)."""
-    lines = [columns(), ["---"] * len(columns()), *rows(report)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(columns(), rows(report))

@@ -12,8 +12,8 @@ from ..sinks.ablation import SampleClip
 from ..sinks.observer import SinkObserver
 from ..sinks.plant import PlantedSinks
 from ..sinks.record import SinkRecord
+from ..tiny_wan.files import GUIDANCE, STEPS
 from .model import DemoModel
-from .shipped import GUIDANCE, STEPS
 from .sweep import decode
 
 #: The positive control: (layer, head) -> token -> share of all attention. Places of the first frame, as Wan2.1's are
@@ -38,7 +38,7 @@ def measure(
 
 
 def sampler(model: DemoModel, prompt: str, seed: int = 1, steps: int = STEPS, guidance: float = GUIDANCE) -> SampleClip:
-    """One clip at a time, as `trials.run` takes it."""
+    """One clip at a time, as `ablation.run` takes it."""
 
     def sample(editor: Interceptor | None) -> Tensor:
         with attach(model.pipe, Chain([editor] if editor else [])):

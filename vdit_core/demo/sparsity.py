@@ -16,8 +16,8 @@ from ..sparse.calibration import Calibration, LocalErrors
 from ..sparse.config import SparseConfig
 from ..sparse.quality import SampleOne
 from ..sparse.sparse_attention import SparseAttention
+from ..tiny_wan.files import GUIDANCE, STEPS
 from .model import DemoModel
-from .shipped import GUIDANCE, STEPS
 from .sweep import decode
 
 #: At every how many steps local errors are measured.

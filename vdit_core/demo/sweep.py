@@ -11,12 +11,12 @@ from torch import Tensor
 from ..hosts.diffusers import attach
 from ..sweep.plan import PLAIN, SOURCE, Sweep
 from ..sweep.run import Sample
+from ..tiny_wan.captions import Caption, NotACaption
+from ..tiny_wan.files import GUIDANCE, STEPS, TRANSFORMER, WEIGHTS
 from ..transfer import LiveTransfer, TransferConfig
-from .captions import Caption, NotACaption
 from .model import DemoModel
 from .pairs import apart, edits
 from .probe import AttributeProbe
-from .shipped import GUIDANCE, STEPS, TRANSFORMER, WEIGHTS
 
 
 def plan(

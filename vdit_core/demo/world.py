@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from .captions import COLOURS, OBJECTS, PLACES, SEASONS, Caption
+from ..tiny_wan.captions import COLOURS, OBJECTS, PLACES, SEASONS, Caption
 
 FRAMES = 17
 SIZE = 128

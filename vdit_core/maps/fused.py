@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from ..attention.triton import column_mass as columns
 from ..attention.triton import map_sums as kernels
-from ..attention.triton.column_mass import column_mass
 from ..attention.triton.topk import largest_sums
 from ..call import TokenGrid
 from . import distance, segments
@@ -75,12 +75,10 @@ class FusedSums(Sums):
 
         places, size = distance.places(grid), grid.height * grid.width
         place = torch.arange(size, dtype=torch.int32, device=device)
-        received = torch.zeros(len(q), grid.tokens, dtype=torch.float64, device=device)
+        mass = torch.zeros(len(q), grid.tokens, dtype=torch.float64, device=device)
         for head in range(0, len(q), group := max(1, _BYTES // (4 * size**2))):
             some = slice(head, head + group)
-            near, received[some, places] = kernels.pairs(
-                q[some, places], k[some, places], lse[some, places], grid.frames
-            )
+            near, mass[some, places] = kernels.pairs(q[some, places], k[some, places], lse[some, places], grid.frames)
             apart = kernels.distances(near, place, grid.width, self.distances)
             self.spatial.sum[some] += apart.sum(1, keepdim=True, dtype=torch.float64)
             del near
@@ -89,9 +87,9 @@ class FusedSums(Sums):
         if grid.prefix or grid.suffix:
             every = torch.arange(grid.tokens)
             beyond = send(torch.cat([every[: places.start], every[places.stop :]]), device)
-            received += column_mass(q[:, beyond], k, lse[:, beyond])[0]
-            received[:, beyond] += column_mass(q[:, places], k[:, beyond], lse[:, places])[0]
-        self.received.add_sums(self.received.population, received[:, None])
+            mass += columns.column_mass(q[:, beyond], k, lse[:, beyond])[0]
+            mass[:, beyond] += columns.column_mass(q[:, places], k[:, beyond], lse[:, places])[0]
+        self.column_mass.add_sums(self.column_mass.population, mass[:, None])
 
     def _some_rows(self, queries: Tensor) -> None:
         """queries: (c,), on the CPU."""
@@ -105,13 +103,13 @@ class FusedSums(Sums):
         lse, entropy, masses = kernels.row_masses(
             q, self.k, self.key_edges, self.key_segments.width, edges, tiles, each=True
         )
-        received = column_mass(q, self.k, lse)
+        mass = columns.column_mass(q, self.k, lse)
         near = kernels.over_frames(q, self.k[:, places], lse, grid.frames)
         apart = kernels.distances(near, position.int(), grid.width, self.distances)
         del near
 
         self._keep(lse, entropy)
-        self.received.add_sums(count, *(x[:, None] for x in received))
+        self.column_mass.add_sums(count, *(x[:, None] for x in mass))
         pooled = masses.new_zeros(*lse.shape, len(self.widths)).index_add_(2, self.key_blocks, masses)
         self.pooled.add(pooled.div_(self.widths), self.rows[rows])
         by_frame = masses.new_zeros(*lse.shape, grid.frames + 1).index_add_(2, self.key_frames, masses)[..., :-1]

@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -17,37 +15,21 @@ from PIL import Image
 from torch import Tensor
 
 from ..call import TokenGrid
+from ..reporting.figures import PALETTE, figure, render, style
 
 #: Perceptually uniform; dark is little. And one that parts what is above 1 from what is below.
 COLORS, AROUND_ONE = "magma", "RdBu_r"
-#: Okabe and Ito's colours: apart for every kind of colour vision.
-_PAIRS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
 _MARKS = "os^Dv<>P"
-_DPI = 100
-_STYLE: Any = {"font.size": 11, "axes.titlesize": 12, "axes.spines.top": False, "axes.spines.right": False}
 #: Of a map: px at least of its longer and shorter side, and around it for title, axes and scale (left, top, right,
 #: bottom).
-EDGE, _LEAST_EDGE, _MARGINS = 640, 240, (64, 48, 156, 60)
+EDGE, _MIN_EDGE, _MARGINS = 640, 240, (64, 48, 156, 60)
 _FRAME_LINE: Any = {
     "color": "white", "linewidth": 0.8, "path_effects": [withStroke(linewidth=2.2, foreground="black", alpha=0.55)],
 }  # fmt: skip
 #: The darkest colours of a ratio, and the marks of its scale.
 _FAR_FROM_ONE, _SCALE = 50, (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 #: More layers than this are rows of a heat map: so many lines could not be told apart.
-_MOST_LINES = len(_PAIRS) + 1
-
-
-def render(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture, one pixel per dot."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-
-
-def figure(width: float, height: float, layout: Any = "constrained") -> Figure:
-    """A figure of so many pixels."""
-    with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout=layout)
+_MAX_LINES = len(PALETTE) + 1
 
 
 def map_picture(
@@ -75,7 +57,7 @@ def map_picture(
     across, down = left + width + right, top + height + bottom
     across, down = across + across % 2, down + down % 2  # videos want even sizes
     picture = figure(across, down, layout=None)
-    with matplotlib.rc_context(_STYLE):
+    with style():
         lowest = down - top - height
         axes = picture.add_axes((left / across, lowest / down, width / across, height / down))
         image = axes.imshow(
@@ -100,7 +82,7 @@ def _map_size(cells: Sequence[int], rows: int, columns: int, edge: int) -> tuple
     longer = cells[1] if columns >= rows else cells[0]
     px = longer * math.ceil(edge / longer) / max(rows, columns)  # of a token
     height, width = (
-        count * max(1, round(max(px * tokens, _LEAST_EDGE) / count))
+        count * max(1, round(max(px * tokens, _MIN_EDGE) / count))
         for count, tokens in zip(cells, (rows, columns), strict=True)
     )
     return width, height
@@ -115,7 +97,7 @@ def frames_picture(frames: Tensor, names: Sequence[str], title: str) -> Image.Im
     down, edge = -(-len(frames) // across), 270 if len(frames) <= 12 else 200
     picture = figure(max(560, edge * across), 110 + (edge + 20) * down)
     most = float(frames.nan_to_num().max())
-    with matplotlib.rc_context(_STYLE):
+    with style():
         every = picture.subplots(down, across, squeeze=False)
         picture.set_layout_engine("constrained", hspace=0.06)
         image: Any = None
@@ -144,9 +126,9 @@ def decay_picture(curves: Mapping[int, tuple[Tensor, Tensor]], title: str) -> Im
         ratio to a map without preference: 1-D tensors.
     """
     axis = ("frames apart", "tokens apart in the frame, whatever the frame")
-    many = len(curves) > _MOST_LINES
+    many = len(curves) > _MAX_LINES
     picture = figure(960, 140 + 22 * len(curves) if many else 480)
-    with matplotlib.rc_context(_STYLE):
+    with style():
         panels = picture.subplots(1, 2)
         (_decay_rows if many else _decay_lines)(picture, panels, curves)
         for axes, words in zip(panels, axis, strict=True):
@@ -159,8 +141,8 @@ def decay_picture(curves: Mapping[int, tuple[Tensor, Tensor]], title: str) -> Im
 def _decay_lines(picture: Figure, panels: Sequence[Axes], curves: Mapping[int, tuple[Tensor, Tensor]]) -> None:
     for n, (layer, pair) in enumerate(curves.items()):
         for axes, values in zip(panels, pair, strict=True):
-            style: dict[str, Any] = {"color": _PAIRS[n % len(_PAIRS)], "marker": _MARKS[n % len(_MARKS)]}
-            if n >= len(_PAIRS):
+            style: dict[str, Any] = {"color": PALETTE[n % len(PALETTE)], "marker": _MARKS[n % len(_MARKS)]}
+            if n >= len(PALETTE):
                 style["linestyle"] = "--"
             axes.plot(values.numpy(), label=f"layer {layer}", markersize=5, **style)
     for axes in panels:
@@ -191,10 +173,10 @@ def likeness_picture(panels: dict[str, dict[str, Tensor]], layers: Sequence[int]
     panels: {measure: {pair: (layers, heads)}}; lines are means over heads, bands reach from the lowest to the highest.
     """
     picture = figure(320 * len(panels), 460)
-    with matplotlib.rc_context(_STYLE):
+    with style():
         every = picture.subplots(1, len(panels), squeeze=False)[0]
         for axes, (measure, pairs) in zip(every, panels.items(), strict=True):
-            for (name, values), color, marker in zip(pairs.items(), _PAIRS, _MARKS, strict=False):
+            for (name, values), color, marker in zip(pairs.items(), PALETTE, _MARKS, strict=False):
                 axes.plot(layers, values.mean(1).numpy(), color=color, label=name, marker=marker, markersize=5)
                 low, high = values.amin(1).numpy(), values.amax(1).numpy()
                 axes.fill_between(layers, low, high, color=color, alpha=0.15, linewidth=0)

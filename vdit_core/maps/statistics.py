@@ -37,7 +37,7 @@ class MapStatistics:
 
     What grows with the tokens, None once it was let go (`small`):
     pooled: (.., P, P'), mean weight in each block; P = P' unless sampled, when there are fewer rows.
-    received: (.., tokens), the mean weight that a key gets, times the number of tokens: 1 is uniform.
+    column_mass: (.., tokens), the mean weight that a key gets, times the number of tokens: 1 is uniform.
     entropies: (.., queries), of each query that was computed.
     """
 
@@ -51,7 +51,7 @@ class MapStatistics:
     top: Estimate
     largest: Estimate
     pooled: Estimate | None
-    received: Estimate | None
+    column_mass: Estimate | None
     entropies: Tensor | None
 
     @property
@@ -64,7 +64,7 @@ class MapStatistics:
 
     def small(self) -> MapStatistics:
         """Without what grows with the tokens: a few kB for each map."""
-        return replace(self, pooled=None, received=None, entropies=None)
+        return replace(self, pooled=None, column_mass=None, entropies=None)
 
     def __str__(self) -> str:
         rows = "all queries" if self.exact else f"{self.queries} of {self.grid.tokens} queries, sampled"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..reporting.tables import markdown
 from . import distance
 from .estimate import Estimate
 from .observer import Observed
@@ -18,7 +19,7 @@ _FIGURES: dict[str, Callable[[MapStatistics], Estimate]] = {
     "same_place": lambda found: found.spatial.map(lambda x: x[..., :2].sum(-1)),
     "entropy": lambda found: found.entropy,
     "strongest": lambda found: found.top.map(lambda x: x[..., found.wanted.top.index(0.1)]),
-    "largest_received": lambda found: found.largest,
+    "largest_column_mass": lambda found: found.largest,
 }
 
 
@@ -27,7 +28,7 @@ def summary(observed: Observed) -> dict[str, Any]:
 
     same_frame: the mass on keys of the query's own frame. same_place: on keys at most one token away in the frame, in
     any frame. Both also for a map without preference. entropy: nats, and as a share of the largest possible.
-    strongest: the mass on the strongest 10 % of a query's keys. largest_received: the most that a single key gets, 1
+    strongest: the mass on the strongest 10 % of a query's keys. largest_column_mass: the most that a single key gets, 1
     is uniform. errors: of those that are estimates, an upper bound of the standard error: maps share their sampled
     queries, so all that is certain is that a mean's error is no larger than the mean of the errors.
     """
@@ -65,10 +66,8 @@ def _mean(calls: Sequence[MapStatistics], read: Callable[[MapStatistics], Estima
 def as_text(found: dict[str, Any]) -> str:
     """`summary` as a table (Markdown), and below it of what the figures are."""
     uniform = found["uniform"]
-    lines = [
-        "| layer | same frame | same place | entropy, of the largest | strongest 10 % | largest received mass |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ("layer", "same frame", "same place", "entropy, of the largest", "strongest 10 %", "largest column mass")
+    rows = []
     for layer, row in found["layers"].items():
 
         def share(name: str, row: dict[str, Any] = row) -> str:
@@ -76,11 +75,12 @@ def as_text(found: dict[str, Any]) -> str:
             return f"{row[name]:.0%}" if error is None else f"{row[name]:.0%} ± {error:.1%}"
 
         shares = [share(name) for name in ("same_frame", "same_place", "entropy_share", "strongest")]
-        error = row["errors"].get("largest_received")
-        largest = f"{row['largest_received']:.1f}" + ("" if error is None else f" ± {error:.1f}")
-        lines.append(f"| {' | '.join([str(layer), *shares, largest])} x uniform |")
-    lines.append(f"| (uniform) | {uniform['same_frame']:.0%} | {uniform['same_place']:.0%} | 100% | 10% | 1.0 |")
-    return "\n".join([*lines, "", of_what(found)])
+        error = row["errors"].get("largest_column_mass")
+        largest = f"{row['largest_column_mass']:.1f}" + ("" if error is None else f" ± {error:.1f}")
+        rows.append([str(layer), *shares, f"{largest} x uniform"])
+    even = [f"{uniform[name]:.0%}" for name in ("same_frame", "same_place")]
+    rows.append(["(uniform)", *even, "100%", "10%", "1.0"])
+    return f"{markdown(heads, rows)}\n\n{of_what(found)}"
 
 
 def of_what(found: dict[str, Any]) -> str:

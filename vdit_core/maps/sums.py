@@ -89,7 +89,7 @@ class Sums:
             return Mean(heads, width, population, device)
 
         self.pooled = mean(columns, sizes(tokens, rows))
-        self.received, self.entropy, self.top = mean(tokens), mean(1), mean(len(wanted.top))
+        self.column_mass, self.entropy, self.top = mean(tokens), mean(1), mean(len(wanted.top))
         self.frames, self.temporal = mean(grid.frames, per_frame), mean(grid.frames, placed)
         self.spatial = mean(self.distances, placed)
         self.entropies: list[Tensor] = []
@@ -108,12 +108,12 @@ class Sums:
         def one(mean: Mean, sampled: bool = sampled) -> Estimate:
             return mean.estimate(sampled).map(lambda x: x[:, 0])
 
-        received = one(self.received).map(lambda x: x * tokens)
+        mass = one(self.column_mass).map(lambda x: x * tokens)
         return {
             "pooled": self.pooled.estimate(sampled),
             "frames": self.frames.estimate(sampled),
-            "received": received,
-            "largest": received.at(received.value.argmax(-1)),
+            "column_mass": mass,
+            "largest": mass.at(mass.value.argmax(-1)),
             "entropy": one(self.entropy).map(lambda x: x[:, 0]),
             "entropies": torch.cat(self.entropies, dim=1),
             "temporal": one(self.temporal),
@@ -143,7 +143,7 @@ class Sums:
     def _add(self, queries: Tensor, weights: Tensor) -> None:
         """queries: (c,); weights: (heads, c, tokens)."""
         grid, heads, count = self.grid, len(weights), len(queries)
-        self.received.add(weights)
+        self.column_mass.add(weights)
         entropy = torch.special.entr(weights).sum(-1)
         self.entropies.append(entropy)
         self.entropy.add(entropy[..., None])

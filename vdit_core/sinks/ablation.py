@@ -21,7 +21,7 @@ SampleClip = Callable[[Interceptor | None], Tensor]
 
 
 @dataclass(frozen=True)
-class Trial:
+class Ablation:
     """One way, on the sinks and on random others of the same number: how near the video is to the untouched one. moved:
     tokens that became sinks when the others were taken away."""
 
@@ -56,14 +56,14 @@ def run(
     controls: int = 2,
     base: Interceptor | None = None,
     on_video: Callable[[], None] | None = None,
-) -> tuple[list[Trial], dict[str, Tensor]]:
+) -> tuple[list[Ablation], dict[str, Tensor]]:
     """Sample the video as it is, then for each action without the sinks and `controls` times without random others.
 
     Args:
         base: what is on the model in all videos (planted sinks, for one).
 
     Returns:
-        The trials and all clips by label, the untouched one first.
+        The ablations and all clips by label, the untouched one first.
     """
 
     def clip(*editors: Interceptor) -> Tensor:
@@ -74,7 +74,7 @@ def run(
         return found
 
     plain = clip()
-    clips, trials = {"untouched": plain[0]}, []
+    clips, found = {"untouched": plain[0]}, []
     for action in actions:
         observer = SinkObserver() if action == "mask" else None
         without = clip(SinkControl(targets, action), *([observer] if observer else []))
@@ -86,8 +86,8 @@ def run(
             clips[f"{action}: random {seed + 1}"] = others[-1][0]
         moved = _moved(detect(observer.record), targets) if observer else ()
         near, *controls_near = (metrics.quality(plain, one) for one in (without, *others))
-        trials.append(Trial(action, near, tuple(controls_near), moved))
-    return trials, clips
+        found.append(Ablation(action, near, tuple(controls_near), moved))
+    return found, clips
 
 
 def _moved(findings: Findings, targets: Targets) -> tuple[int, ...]:
@@ -100,17 +100,19 @@ def _moved(findings: Findings, targets: Targets) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def as_text(trials: Sequence[Trial]) -> str:
-    """A table (Markdown)."""
-    heads = ["what is done", "to the sinks: PSNR dB", "SSIM", "to random others: PSNR dB", "SSIM", "do they matter?"]
-    lines = ["| " + " | ".join([*heads, "moved to"]) + " |", "|---" * (len(heads) + 1) + "|"]
-    for one in trials:
+HEADS = ("what is done", "to the sinks: PSNR dB", "SSIM", "to random others: PSNR dB", "SSIM", "do they matter?",
+         "moved to")  # fmt: skip
+
+
+def table(found: Sequence[Ablation]) -> list[list[str]]:
+    """The cells of a table under `HEADS`, a row for each."""
+    rows = []
+    for one in found:
         moved = (", ".join(map(str, one.moved[:6])) or "nowhere") if one.action == "mask" else ""
-        lines.append(
-            f"| {one.action} | {_db(one.quality.psnr)} | {one.quality.ssim:.3f} | {_db(one.control('psnr'))} | "
-            f"{one.control('ssim'):.3f} | {'yes' if one.matters else 'no'} | {moved} |"
-        )
-    return "\n".join(lines)
+        quality = [_db(one.quality.psnr), f"{one.quality.ssim:.3f}", _db(one.control("psnr")),
+                   f"{one.control('ssim'):.3f}"]  # fmt: skip
+        rows.append([one.action, *quality, "yes" if one.matters else "no", moved])
+    return rows
 
 
 def _db(psnr: float) -> str:

@@ -12,7 +12,7 @@ import torch
 from ..call import TokenGrid
 from .record import MapSinks, SinkRecord
 
-#: A sink's mass is at least so many times uniform, and given so evenly by the queries (see `received`).
+#: A sink's mass is at least so many times uniform, and given so evenly by the queries (see `measure`).
 RATIO, PARTICIPATION = 16.0, 0.25
 #: Shares of all attention on one key at which layer-heads are counted; 0.3 is what the literature on language models
 #: calls a sink.
@@ -24,7 +24,7 @@ class Sink:
     """A key that a head sinks attention into, means over the calls.
 
     place: (frame, row, column), or None for a token without one. mass: share of all attention; ratio: to uniform.
-    participation: see `received`. key_norm, value_norm: to the median of all keys. present: share of the calls in which it
+    participation: see `measure`. key_norm, value_norm: to the median of all keys. present: share of the calls in which it
     is among the strongest keys and its ratio is reached.
     """
 

@@ -14,7 +14,7 @@ from ..attention.reference import column_mass
 from ..attention.triton import kernels_take
 
 
-def received(q: Tensor, k: Tensor, queries: Tensor | None = None, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def measure(q: Tensor, k: Tensor, queries: Tensor | None = None, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mass and participation of each key.
 
     Args:

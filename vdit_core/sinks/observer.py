@@ -14,7 +14,7 @@ from ..recording.store import AttentionStore, Evaluation, Key, StoreError
 from ..recording.store.query import choose, choose_heads, recorded_run
 from ..selection import ResolvedSelection, Selection
 from .code import encode
-from .measure import received
+from .measure import measure
 from .record import MapSinks, SinkRecord
 
 #: Queries that stand for all of a large map, and how many keys of each map have exact figures.
@@ -121,9 +121,9 @@ def map_sinks(
     """Measure the maps of one call.
 
     Args:
-        q, k, v, out: (heads, tokens, head_dim); out: what the attention gave. queries, bias: see `received`.
+        q, k, v, out: (heads, tokens, head_dim); out: what the attention gave. queries, bias: see `measure`.
     """
-    mass, participation = received(q, k, queries, bias)
+    mass, participation = measure(q, k, queries, bias)
     tokens = mass.shape[1]
     top = mass.topk(min(STRONGEST, tokens), dim=1)
     norms = [_relative_norm(x, top.indices) for x in (k, k if v is None else v)]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader
 from torch import Tensor
 
-from ..atomic import whole_file
+from ..reporting.files import write_json, write_page, write_picture
 from ..reporting.video import side_by_side, write_mp4
-from . import ablation as trials
-from . import pictures
+from . import ablation, pictures
 from .describe import describe
 from .detect import Findings
 from .record import SinkRecord
@@ -25,12 +22,12 @@ def write(
     title: str,
     folder: Path,
     clip: Tensor | None = None,
-    tried: Sequence[trials.Trial] = (),
+    tried: Sequence[ablation.Ablation] = (),
     clips: Mapping[str, Tensor] | None = None,
 ) -> list[str]:
     """Write everything into a folder; returns the names of the files.
 
-    clip: the video that was measured, float in [0, 1], (3, frames, height, width). tried, clips: see `trials.run`.
+    clip: the video that was measured, float in [0, 1], (3, frames, height, width). tried, clips: see `ablation.run`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shown = _shown(findings)
@@ -48,26 +45,23 @@ def write(
         },
     }
     for name, picture in drawn.items():
-        with whole_file(folder / f"{name}.png") as part:
-            picture.save(part, optimize=True)
+        write_picture(folder / f"{name}.png", picture)
     videos = _videos(clips or {})
     for name, shown_beside in videos.items():
         write_mp4(side_by_side(shown_beside, scale=2), folder / f"{name}.mp4")
-    found: dict[str, Any] = {"title": title, "findings": findings.as_json(), "trials": [t.as_json() for t in tried]}
-    with whole_file(folder / "sinks.json") as part:
-        part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("page.html")
-    with whole_file(folder / "index.html") as part:
-        html = page.render(
-            title=title,
-            paragraphs=describe(findings).split("\n\n"),
-            measured=str(record),
-            maps=[{"file": f"layer-{a}-head-{b}.png", "name": f"layer {a}, head {b}"} for a, b in shown],
-            table=_cells(trials.as_text(tried)) if tried else [],
-            videos=list(videos),
-            any_sinks=bool(findings.sinks),
-        )
-        part.write_text(html, encoding="utf-8")
+    found: dict[str, Any] = {"title": title, "findings": findings.as_json(), "ablations": [t.as_json() for t in tried]}
+    write_json(folder / "sinks.json", found)
+    write_page(
+        folder / "index.html",
+        Path(__file__).with_name("page.html"),
+        title=title,
+        paragraphs=describe(findings).split("\n\n"),
+        measured=str(record),
+        maps=[{"file": f"layer-{a}-head-{b}.png", "name": f"layer {a}, head {b}"} for a, b in shown],
+        table=[ablation.HEADS, *ablation.table(tried)] if tried else [],
+        videos=list(videos),
+        any_sinks=bool(findings.sinks),
+    )
     return ["index.html", "sinks.json", *(f"{name}.png" for name in drawn), *(f"{name}.mp4" for name in videos)]
 
 
@@ -83,9 +77,3 @@ def _videos(clips: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     untouched = dict(list(clips.items())[:1])
     actions = list(dict.fromkeys(label.partition(":")[0] for label in clips if label not in untouched))
     return {a: untouched | {label: clip for label, clip in clips.items() if label.startswith(f"{a}:")} for a in actions}
-
-
-def _cells(table: str) -> list[list[str]]:
-    """The cells of a Markdown table, without the line of dashes."""
-    lines = [line for line in table.splitlines() if not line.startswith("|---")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

@@ -13,15 +13,13 @@ from matplotlib.colors import LogNorm
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..maps.pictures import figure, render
+from ..reporting.figures import INK, MAX_LABELS, figure, render
 from .detect import Findings, Sink
 from .record import SinkRecord
 
 #: Perceptually uniform and safe for every kind of colour vision; dark is little.
 COLORS = "cividis"
 _SINK = "#ff5c39"
-_INK = "#2a2a2e"
-_MAX_LABELS = 60  # heads: more numbers could not be read
 
 
 def heads_picture(findings: Findings) -> Image.Image:
@@ -35,7 +33,7 @@ def heads_picture(findings: Findings) -> Image.Image:
     for layer, head in findings.sink_heads():
         at = heads.index(head) - 0.5, layers.index(layer) - 0.5
         axes.add_patch(_frame(at))
-    if findings.peak.size <= _MAX_LABELS:
+    if findings.peak.size <= MAX_LABELS:
         for (y, x), value in np.ndenumerate(findings.peak):
             color = "black" if norm(max(value, 1)) > 0.55 else "white"
             axes.text(x, y, f"{value:.1f}" if value < 10 else f"{value:.0f}", ha="center", va="center", color=color)
@@ -112,7 +110,7 @@ def over_frames(
     draw = ImageDraw.Draw(sheet)
     for frame in range(grid.frames):
         left, top = (frame % columns) * (size[0] + 6), (frame // columns) * (size[1] + 26)
-        draw.text((left + 2, top + 5), f"frame {frame}", _INK, font_size=14)
+        draw.text((left + 2, top + 5), f"frame {frame}", INK, font_size=14)
         colored = colormaps[COLORS](norm(maps[frame].numpy().clip(0.25)))[..., :3]
         heat = Image.fromarray((colored * 255).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
         if video is not None:
@@ -133,12 +131,12 @@ def _legend(sheet: Image.Image, top: int, norm: Any, ringed: bool) -> None:
     for value in (0.25 * 4**n for n in range(12)):
         if norm.vmin <= value <= norm.vmax:
             x = 4 + float(norm(value)) * (width - 1)
-            draw.line((x, top + 11, x, top + 14), _INK)
-            draw.text((max(x, 14), top + 15), f"{value:g}", _INK, font_size=12, anchor="mt")
-    draw.text((width + 14, top + 6), "times uniform", _INK, font_size=14, anchor="lm")
+            draw.line((x, top + 11, x, top + 14), INK)
+            draw.text((max(x, 14), top + 15), f"{value:g}", INK, font_size=12, anchor="mt")
+    draw.text((width + 14, top + 6), "times uniform", INK, font_size=14, anchor="lm")
     if ringed:
         draw.rectangle((width + 118, top, width + 130, top + 12), outline=_SINK, width=2)
-        draw.text((width + 138, top + 6), "sink", _INK, font_size=14, anchor="lm")
+        draw.text((width + 138, top + 6), "sink", INK, font_size=14, anchor="lm")
 
 
 def _frame_below(video: Tensor, frame: int, frames: int, size: tuple[int, int]) -> Image.Image:

@@ -18,7 +18,7 @@ class MapSinks:
 
     codes: uint8 (.., tokens), the mass of every key as a ratio to uniform, coded (see `code`).
     tokens: int32 (.., strongest), the keys of the largest mass, falling; mass, participation: float32, theirs (see
-    `received`); mass is a share of all attention. key_norm, value_norm: float32, theirs as ratios to the median of all
+    `measure`); mass is a share of all attention. key_norm, value_norm: float32, theirs as ratios to the median of all
     keys; of a recording without values, value_norm is nan. common: float32 (..), the share of the output's square that
     lies along its mean over queries: 1 if the head writes one and the same direction everywhere; or nan.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..reporting.tables import markdown
 from .ablation import LayerAblation
 from .profile import SparseProfile
 
@@ -16,19 +17,19 @@ def describe(profile: SparseProfile, found: LayerAblation | None = None) -> str:
         f"{', '.join(map(str, falling[:3]))} ({means[falling[0]]:.0%} of layer {falling[0]}), least on "
         f"{', '.join(map(str, falling[-3:]))} ({means[falling[-1]]:.0%} of layer {falling[-1]})."
     )
-    lines = ["| layer | density by head | temperature by head |" + (" alone, dB | SSIM |" if found else "")]
-    lines.append("|---|---|---|" + ("---|---|" if found else ""))
+    heads = ["layer", "density by head", "temperature by head", *(["alone, dB", "SSIM"] if found else [])]
+    rows = []
     temperatures = profile.temperatures(densities)
     for layer, row in enumerate(densities):
         cells = [str(layer), _percent(row), " ".join(f"{value:.2f}" for value in temperatures[layer])]
         if found:
             cells += [f"{found.alone[layer].quality.psnr:.1f}", f"{found.alone[layer].quality.ssim:.3f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     if found:
         spared = "; ".join(f"{case.label} {case.quality.psnr:.1f}" for case in found.all_but)
         everything = f"all layers masked {found.everything.quality.psnr:.1f} dB"
         text += f" In the video, {found.level:.0%} kept: {everything}; {spared} dB."
-    return "\n".join([text, "", *lines])
+    return f"{text}\n\n{markdown(heads, rows)}"
 
 
 def _percent(row) -> str:

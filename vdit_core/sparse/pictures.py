@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from PIL import Image
 
-from ..maps.pictures import figure, render
+from ..reporting.figures import BLUE, INK, MAX_LABELS, ORANGE, PALE, figure, render
 from .ablation import LayerAblation
 from .calibration import LocalErrors
 from .profile import SparseProfile
 from .quality import Comparison
 
-_UNIFORM, _PROFILE, _INK = "#E69F00", "#0072B2", "#2a2a2e"
-_MAX_LABELS = 60  # heads: more numbers could not be read
+_UNIFORM, _PROFILE = ORANGE, BLUE
 
 
 def profile_picture(profile: SparseProfile, local: LocalErrors, found: LayerAblation | None = None) -> Image.Image:
@@ -54,7 +53,7 @@ def _table(drawn: Any, axes: Axes, table: np.ndarray, title: str, colors: str, n
     shown = axes.imshow(np.clip(table, norm.vmin, norm.vmax), cmap=colors, norm=norm, aspect="auto")
     drawn.colorbar(shown, ax=axes, shrink=0.9, pad=0.02)
     axes.set_title(title, loc="left")
-    if table.size <= _MAX_LABELS:
+    if table.size <= MAX_LABELS:
         for (layer, head), value in np.ndenumerate(table):
             bright = norm(max(value, norm.vmin)) > 0.6
             text = f"{value:.2f}" if value >= 0.01 else f"{value:.0e}"
@@ -64,9 +63,9 @@ def _table(drawn: Any, axes: Axes, table: np.ndarray, title: str, colors: str, n
 def _alone(axes: Axes, found: LayerAblation) -> None:
     values = [case.quality.psnr for case in found.alone]
     spared = set(found.worst[: len(found.all_but)])
-    colors = [_UNIFORM if layer in spared else "#a9bccd" for layer in range(len(values))]
+    colors = [_UNIFORM if layer in spared else PALE for layer in range(len(values))]
     axes.barh(range(len(values)), values, 0.72, color=colors)
-    lines = [(found.everything, "all layers", _INK, "--")]
+    lines = [(found.everything, "all layers", INK, "--")]
     if found.all_but:
         lines.append((found.all_but[-1], f"all but the worst {len(found.all_but)}", _PROFILE, "-"))
     for case, name, color, style in lines:
@@ -93,8 +92,8 @@ def pareto(quality: Comparison) -> Image.Image:
     panels[0].set_ylabel("PSNR to the dense video, dB")
     panels[0].legend(frameon=False)
     panels[0].set_title(f"Quality over density · {quality.method}", loc="left")
-    panels[1].axvline(quality.seconds, color=_INK, linestyle="--", linewidth=1.2)
-    panels[1].text(quality.seconds, panels[1].get_ylim()[0], " dense", color=_INK, va="bottom", fontsize=10)
+    panels[1].axvline(quality.seconds, color=INK, linestyle="--", linewidth=1.2)
+    panels[1].text(quality.seconds, panels[1].get_ylim()[0], " dense", color=INK, va="bottom", fontsize=10)
     panels[1].set_xlabel("seconds of sampling")
     panels[1].set_title("Quality over time", loc="left")
     for axes in panels:

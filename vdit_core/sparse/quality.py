@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import metrics
+from ..reporting.tables import markdown
 from .config import SparseConfig
 from .profile import SparseProfile
 from .sparse_attention import SparseAttention
@@ -72,13 +73,13 @@ class Comparison:
 
     def as_text(self) -> str:
         """A table (Markdown)."""
-        lines = ["| keep | spent | computed | PSNR dB | SSIM | FLIP | seconds |", "|---|---|---|---|---|---|---|"]
-        lines.append(f"| 100% | (dense) | 100% | | | | {self.seconds:.1f} |")
+        rows = [["100%", "(dense)", "100%", "", "", "", f"{self.seconds:.1f}"]]
         for one in self.videos:
-            spent, like = "by the profile" if one.profiled else "alike", one.quality
-            numbers = f"{one.computed:.0%} | {like.psnr:.1f} | {like.ssim:.3f} | {like.flip:.3f} | {one.seconds:.1f}"
-            lines.append(f"| {one.density:.0%} | {spent} | {numbers} |")
-        return "\n".join(lines)
+            like = one.quality
+            figures = [f"{one.computed:.0%}", f"{like.psnr:.1f}", f"{like.ssim:.3f}", f"{like.flip:.3f}"]
+            spent = "by the profile" if one.profiled else "alike"
+            rows.append([f"{one.density:.0%}", spent, *figures, f"{one.seconds:.1f}"])
+        return markdown(("keep", "spent", "computed", "PSNR dB", "SSIM", "FLIP", "seconds"), rows)
 
 
 def compare(

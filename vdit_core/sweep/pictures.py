@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
-import matplotlib
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 from torch import Tensor
 
+from ..reporting.figures import INK, PALE, figure, render, style
 from ..reporting.video import contact_sheet
 from .plan import ROWS
 from .scores import Result
 
-_DPI = 100
-_STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}  # 9 pt are 12.5 px
 _PANELS = {"edges": "Where things are (edge correlation)", "motion": "What moves (motion agreement)"}
-_ROW, _STRUCTURE, _INK = "#a9bccd", "#d9713c", "#2a2a2e"
+_STRUCTURE = "#d9713c"
 
 
 def bars(result: Result, title: str | None = None, size: tuple[int, int] | None = None) -> Image.Image:
@@ -28,16 +22,16 @@ def bars(result: Result, title: str | None = None, size: tuple[int, int] | None 
     title: by default the two prompts. size: px, by default as wide as the rows need.
     """
     count, chosen = len(result.rows), result.suggested_layers()
-    with matplotlib.rc_context(_STYLE):
+    with style(**{"font.size": 9}):  # 12.5 px
         width, height = size or (max(760, 140 + 32 * count), 620)
-        figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, layout="constrained")
+        drawn = figure(width, height)
         title = title or f"{result.sweep.source}  →  {result.sweep.target}"
-        figure.suptitle(title, fontsize=10, color=_INK)
-        panels = figure.subplots(len(_PANELS), 1, sharex=True)
+        drawn.suptitle(title, fontsize=10, color=INK)
+        panels = drawn.subplots(len(_PANELS), 1, sharex=True)
         for axes, (name, title) in zip(panels, _PANELS.items(), strict=True):
             heights = [row.to_source[name] for row in result.rows]
-            axes.bar(range(count), heights, 0.72, color=[_STRUCTURE if i in chosen else _ROW for i in range(count)])
-            line = axes.axhline(result.plain[name], color=_INK, linewidth=1.2, linestyle="--", label="plain target")
+            axes.bar(range(count), heights, 0.72, color=[_STRUCTURE if i in chosen else PALE for i in range(count)])
+            line = axes.axhline(result.plain[name], color=INK, linewidth=1.2, linestyle="--", label="plain target")
             axes.set_title(title, fontsize=10, loc="left")
             axes.set_ylabel("likeness to source")
             axes.margins(x=0.01, y=0.12)
@@ -49,15 +43,9 @@ def bars(result: Result, title: str | None = None, size: tuple[int, int] | None 
             "last": "the source's maps from this layer to the last",
             "all but one": "the source's maps in all layers but this",
         }[result.sweep.mode])  # fmt: skip
-        keys = [line, Patch(color=_STRUCTURE, label="structure layer"), Patch(color=_ROW, label="other layer")]
-        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-        return _drawn(figure)
-
-
-def _drawn(figure: Figure) -> Image.Image:
-    memory = io.BytesIO()
-    figure.savefig(memory, format="png")
-    return Image.open(memory).convert("RGB")
+        keys = [line, Patch(color=_STRUCTURE, label="structure layer"), Patch(color=PALE, label="other layer")]
+        drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+        return render(drawn)
 
 
 def sheet(result: Result, clips: Tensor, columns: int = 6, names: tuple[str, str] | None = None) -> Image.Image:

@@ -8,20 +8,20 @@ source, below 0 is farther.
 Gain of a layer: what it adds to the share. "each": its row's share. "first" and "last": its row's share less that of
 the row before it joined. "all but one": the best row's share less that of the row without it.
 
-Suggested: the layers whose gain is at least half of the greatest gain, and at least LEAST_GAIN; there may be none.
+Suggested: the layers whose gain is at least half of the greatest gain, and at least MIN_GAIN; there may be none.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from .. import metrics
+from ..reporting.tables import markdown
 from ..selection import LayerMask
 from .plan import PLAIN, ROWS, SOURCE, Sweep
 
@@ -29,10 +29,7 @@ from .plan import PLAIN, ROWS, SOURCE, Sweep
 LIKENESS = ("ssim", "psnr", "flip", "edges", "motion")
 
 #: A layer that brings the target less than this part of the way to the source stands out from nothing.
-LEAST_GAIN = 0.05
-
-#: Equal clips have no finite PSNR, and JSON no infinity: dB.
-_MOST_PSNR = 100.0
+MIN_GAIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -103,10 +100,7 @@ class Result:
             label = f"{row.label} *" if i in stars else row.label
             numbers = [f"{row.share:.3f}", f"{row.gain:.3f}"]
             lines.append([label, *numbers, *_cells(row.to_source, LIKENESS), *_cells(row.more, more)])
-        widths = [max(3, *map(len, column)) for column in zip(heads, *lines, strict=True)]
-        table = [heads, ["-" * width for width in widths], *lines]
-        aligned = [[cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])] for cells in table]
-        return "\n".join("| " + " | ".join(line) + " |" for line in aligned)
+        return markdown(heads, lines, aligned=True)
 
 
 def measure(sweep: Sweep, clips: Tensor, more: Sequence[Mapping[str, float]] | None = None) -> Result:
@@ -137,9 +131,7 @@ def likeness(clips: Tensor, a: int, b: int) -> dict[str, float]:
     """How alike two of the clips are, by LIKENESS."""
     x, y = clips[a : a + 1], clips[b : b + 1]
     return {
-        "ssim": float(metrics.ssim(x, y)),
-        "psnr": min(float(metrics.psnr(x, y)), _MOST_PSNR),
-        "flip": float(metrics.flip(x, y)) if find_spec("flip_evaluator") else math.nan,
+        **asdict(metrics.quality(x, y)),
         "edges": float(metrics.edge_correlation(x, y)),
         "motion": float(metrics.motion_agreement(x, y)),
     }
@@ -162,8 +154,8 @@ def layer_gains(mode: str, shares: Sequence[float]) -> list[float]:
 
 
 def suggest(gains: Sequence[float]) -> LayerMask:
-    """The layers whose gain is at least half of the greatest and at least LEAST_GAIN, as a mask made for so many."""
-    least = max(max(gains) / 2, LEAST_GAIN)
+    """The layers whose gain is at least half of the greatest and at least MIN_GAIN, as a mask made for so many."""
+    least = max(max(gains) / 2, MIN_GAIN)
     chosen = [i for i, gain in enumerate(gains) if gain >= least]
     return LayerMask.of(chosen, made_for=len(gains))
 

@@ -62,7 +62,7 @@ def test_all_is_kept_only_if_nobody_looks(recorded):
     store = recorded()
     assert all(call.pooled is not None for call in from_store(store).calls.values())
     found = structure.look(store, pooled=16)
-    assert all(call.pooled is call.received is call.entropies is None for call in found.observed.calls.values())
+    assert all(call.pooled is call.column_mass is call.entropies is None for call in found.observed.calls.values())
     assert list(found.shown.maps) == list(store.evaluations)
     assert all(one.shape == (16, 16) for one in found.shown.maps.values())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 
 from vdit_core.call import TokenGrid
 from vdit_core.maps import pictures
+from vdit_core.reporting.figures import PALETTE
 
 LEFT, TOP, _, _ = pictures._MARGINS
 ONE_FRAME = TokenGrid(1, 100, 100)  # no frame lines within
@@ -23,7 +25,7 @@ def test_a_weight_is_a_whole_number_of_pixels(cells, px):
     inside = drawn[TOP : TOP + height, LEFT : LEFT + width]
     centre = inside[px[0] // 2 :: px[0], px[1] // 2 :: px[1]]
     assert centre.shape[:2] == cells
-    expected = (np.asarray(pictures.matplotlib.colormaps[pictures.COLORS](weights.numpy()))[..., :3] * 255).round()
+    expected = (np.asarray(matplotlib.colormaps[pictures.COLORS](weights.numpy()))[..., :3] * 255).round()
     off = np.abs(centre - expected).max(-1)[2:-2, 2:-2]  # the axes' own lines are over the rim
     assert (off <= 2).all()
 
@@ -41,7 +43,7 @@ def test_locality_of_few_layers_is_lines_and_of_many_rows(layers):
     curves = {i: (torch.rand(21, generator=generator), torch.rand(60, generator=generator)) for i in range(layers)}
     drawn = pictures.decay_picture(curves, "Locality")
     colours = {colour for _, colour in drawn.getcolors(1 << 20)}
-    lines = [tuple(int(text[i : i + 2], 16) for i in (1, 3, 5)) for text in pictures._PAIRS]
+    lines = [tuple(int(text[i : i + 2], 16) for i in (1, 3, 5)) for text in PALETTE]
     assert (lines[0] in colours) == (layers < 30)
     assert drawn.height <= 900
 

@@ -48,9 +48,9 @@ def test_exact_figures_are_those_of_the_plain_map(grid):
     full, n = plain(q, k), grid.tokens
     found = map_statistics(q, k, grid, Wanted(pooled=5, top=(0.2, 1.0), top_queries=n))
     assert found.exact
-    assert found.received.error is None
+    assert found.column_mass.error is None
 
-    close(found.received.value, full.mean(2) * n)
+    close(found.column_mass.value, full.mean(2) * n)
     entropy = -(full * full.log()).sum(-1)
     close(found.entropies, entropy)
     close(found.entropy.value, entropy.mean(-1))
@@ -85,7 +85,7 @@ def test_all_queries_sampled_is_exact_with_no_error():
     q, k = tensors(grid)
     exact, sampled = map_statistics(q, k, grid), map_statistics(q, k, grid, queries=grid.tokens)
     assert sampled.queries == grid.tokens
-    for name in ("received", "entropy", "frames", "temporal", "spatial"):
+    for name in ("column_mass", "entropy", "frames", "temporal", "spatial"):
         close(getattr(sampled, name).value, getattr(exact, name).value.double())
         assert getattr(sampled, name).error.abs().max() < 1e-6
 
@@ -103,7 +103,7 @@ def test_a_window_is_a_part_of_the_plain_map(grid):
 def test_what_grows_with_the_tokens_can_be_let_go():
     grid = TokenGrid(3, 4, 5)
     small = map_statistics(*tensors(grid), grid).small()
-    assert small.pooled is small.received is small.entropies is None
+    assert small.pooled is small.column_mass is small.entropies is None
     assert small.frames.value.shape == (2, 2, 3, 3)
 
 
@@ -147,7 +147,7 @@ def test_with_the_fewest_queries_every_figure_has_an_honest_error(grid):
     within = total = 0
     for seed in range(20):
         found = map_statistics(q, k, grid, Wanted(pooled=2), queries=rows.min_queries(grid), seed=seed)
-        for name in ("frames", "temporal", "spatial", "entropy", "pooled", "received"):
+        for name in ("frames", "temporal", "spatial", "entropy", "pooled", "column_mass"):
             figure = getattr(found, name)
             assert figure.value.isfinite().all()
             assert (figure.error > 0).all()

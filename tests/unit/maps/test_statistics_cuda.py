@@ -31,7 +31,7 @@ GRIDS = [
     (TokenGrid(70, 1, 9, suffix=64), 1),
     (TokenGrid(2, 30, 52), 47),
 ]
-NAMES = ("pooled", "received", "entropy", "frames", "temporal", "spatial", "top")
+NAMES = ("pooled", "column_mass", "entropy", "frames", "temporal", "spatial", "top")
 
 
 def tensors(grid: TokenGrid, dtype=torch.bfloat16, dim: int = 128, rows: int = 1, heads: int = 2, scale: float = 1.5):
@@ -67,7 +67,7 @@ def expected(q, k, grid: TokenGrid, wanted: Wanted, chosen, count: int) -> dict:
     strongest = [few.topk(max(1, round(share * n)), -1).values.sum(-1).mean(-1) for share in wanted.top]
     return {
         "pooled": means(full @ (into / into.sum(0)), bins(n, count)[chosen], count),
-        "received": full.mean(2) * n,
+        "column_mass": full.mean(2) * n,
         "entropy": entropies.mean(-1),
         "entropies": entropies,
         "frames": means(frames, position // size, grid.frames),

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdit_core.recording import quantization as quantization
+from vdit_core.recording import quantization
 
 
 @given(st.integers(0, 2**20), st.floats(1e-3, 1e3))

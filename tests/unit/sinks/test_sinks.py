@@ -17,7 +17,7 @@ from vdit_core.sinks.bias import to_mass
 from vdit_core.sinks.code import decode, encode
 from vdit_core.sinks.control import ControlError, SinkControl, Targets
 from vdit_core.sinks.detect import detect, place
-from vdit_core.sinks.measure import received
+from vdit_core.sinks.measure import measure
 from vdit_core.sinks.observer import SinkObserver, from_store, map_sinks
 from vdit_core.sinks.plant import PlantedSinks
 from vdit_core.sinks.record import SinkRecord
@@ -45,7 +45,7 @@ def test_mass_and_evenness_are_those_of_the_map(monkeypatch, bytes_at_once):
     for chosen in (None, torch.tensor([3, 50, 51, 99])):
         for one in (None, bias):
             weights = rows(q, k, one) if chosen is None else rows(q, k, one)[:, chosen]
-            mass, participation = received(q, k, chosen, one)
+            mass, participation = measure(q, k, chosen, one)
             torch.testing.assert_close(mass.double(), weights.mean(1), rtol=1e-4, atol=1e-7)
             expected = weights.mean(1).square() / weights.square().mean(1)
             torch.testing.assert_close(participation.double(), expected, rtol=1e-3, atol=1e-6)
@@ -57,7 +57,7 @@ def test_evenness_tells_all_queries_from_one():
     k[:, 7, 0] = 6.0  # every query looks at key 7
     q[0, :, 1] = q[0, 20] = k[0, 30] = 0
     q[0, 20, 1], k[0, 30, 1] = 30.0, 30.0  # only query 20 looks at key 30
-    mass, participation = received(q, k)
+    mass, participation = measure(q, k)
     assert (participation[:, 7] > 0.5).all()
     assert mass[0, 30] * GRID.tokens > 1
     assert participation[0, 30] < 0.1

@@ -8,8 +8,8 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs an NVIDIA GPU", allow_module_level=True)
 
-from vdit_core.sinks import measure as received_file
-from vdit_core.sinks.measure import received
+from vdit_core.sinks import measure as measure_file
+from vdit_core.sinks.measure import measure
 from vdit_core.sinks.observer import map_sinks
 
 
@@ -24,9 +24,9 @@ def test_mass_and_evenness_are_those_of_the_plain_way(monkeypatch, tokens, dim, 
     chosen = None if queries is None else torch.randperm(tokens)[:queries]
     if queries is None and tokens > 30000:
         pytest.skip("all rows of a large map are not measured")
-    mass, participation = received(q, k, chosen)
-    monkeypatch.setattr(received_file, "kernels_take", lambda *_: False)
-    plain_mass, plain_evenness = received(q, k, chosen)
+    mass, participation = measure(q, k, chosen)
+    monkeypatch.setattr(measure_file, "kernels_take", lambda *_: False)
+    plain_mass, plain_evenness = measure(q, k, chosen)
     torch.testing.assert_close(mass, plain_mass, rtol=2e-2, atol=1e-7)
     torch.testing.assert_close(participation, plain_evenness, rtol=5e-2, atol=1e-3)
     assert mass.sum(1).tolist() == pytest.approx([1] * heads, rel=1e-3)

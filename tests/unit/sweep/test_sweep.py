@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
+from vdit_core import metrics
 from vdit_core.selection import Indices, LayerMask
-from vdit_core.sweep import pictures, scores
+from vdit_core.sweep import pictures
 from vdit_core.sweep.checkpoint import FolderError, SweepFolder
 from vdit_core.sweep.plan import MODES, Sweep, batches, rows
 from vdit_core.sweep.run import run
@@ -260,7 +261,7 @@ def test_the_source_as_target_suggests_nothing():
 
 
 def test_without_its_package_flip_is_left_open(monkeypatch):
-    monkeypatch.setattr(scores, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
     result = measure(sweep(), clips())
     assert math.isnan(result.plain["flip"])
     report = json.loads(json.dumps(result.as_dict(), allow_nan=False))

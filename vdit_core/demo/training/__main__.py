@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from ...tiny_wan.text import TextEncoder
 from ..model import DemoModel
 from ..probe import AttributeProbe
-from ..text import TextEncoder
 from . import autoencoder, reader, transformer
 from .clips import HELD_OUT, LATENTS
 from .export import export

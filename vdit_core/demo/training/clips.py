@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..captions import Caption
+from ...tiny_wan.captions import Caption
 from ..painter import render
 from ..world import Scenes, Truth, random_captions
 

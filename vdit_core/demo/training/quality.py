@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..captions import Caption
+from ...tiny_wan.captions import Caption
 from ..model import DemoModel
 from ..probe import AttributeProbe
 from ..world import random_captions

@@ -12,8 +12,8 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
 from ...hosts.diffusers import self_attention_inputs
+from ...tiny_wan.text import WIDTH, TextEncoder
 from .. import single_pass
-from ..text import WIDTH, TextEncoder
 from .clips import clips, signed
 from .muon import Muon
 from .stage import Stage, learning_rate

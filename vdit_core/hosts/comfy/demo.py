@@ -11,8 +11,8 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ...demo.shipped import SHIFT, TEXT_ENCODER, TRANSFORMER, VAE, WEIGHTS
-from ...demo.text import TextEncoder
+from ...tiny_wan.files import SHIFT, TEXT_ENCODER, TRANSFORMER, VAE, WEIGHTS
+from ...tiny_wan.text import TextEncoder
 
 _NAME = "vdit_demo"
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 from typing import Any
 
 import torch
 
 from .schema import Entry
-
-_Lane = queue.Queue[tuple[Any, Entry, "torch.cuda.Event | None"] | None]
 
 _LEAVING = 1  # entries that a GPU still holds when another one comes
 
@@ -36,19 +34,11 @@ class AsyncWriter:
 
     def __init__(self, deliver: Callable[[Any, Entry], None], threads: int = 1, waiting: int = 4) -> None:
         self._deliver = deliver
-        self._lanes: list[_Lane] = [queue.Queue(waiting) for _ in range(threads)]
+        self._lanes = [ThreadPoolExecutor(1, "vdit async writer") for _ in range(threads)]
+        self._places = [Semaphore(waiting + 1) for _ in range(threads)]
         self._error: BaseException | None = None
         self._streams: dict[torch.device, torch.cuda.Stream] = {}
         self._leaving: deque[torch.cuda.Event] = deque()
-        self._threads: list[threading.Thread] = []
-        try:
-            for lane in self._lanes:
-                thread = threading.Thread(target=self._run, args=(lane,), name="vdit writing", daemon=True)
-                thread.start()
-                self._threads.append(thread)
-        except BaseException:
-            self.abandon()
-            raise
 
     def send(self, to: Any, entry: Entry, lane: int = 0) -> None:
         """Take an entry, whose tensors nobody changes any more. Those of one lane are delivered in their order.
@@ -57,7 +47,11 @@ class AsyncWriter:
             Exception: what an earlier delivery raised.
         """
         self._check()
-        self._lanes[lane % len(self._lanes)].put((to, *self._to_ram(entry)))
+        lane %= len(self._lanes)
+        entry, arrived = self._to_ram(entry)
+        self._places[lane].acquire()
+        self._check()  # it may have been abandoned in the meantime
+        self._lanes[lane].submit(self._run, self._places[lane], to, entry, arrived)
 
     def close(self) -> None:
         """Wait until everything is delivered.
@@ -65,20 +59,19 @@ class AsyncWriter:
         Raises:
             Exception: what a delivery raised.
         """
-        self._end()
+        self._end(cancel=False)
         self._check()
 
     def abandon(self) -> None:
         """Deliver nothing more; returns when no delivery is under way."""
         self._error = self._error or RuntimeError("This recording was abandoned.")
-        self._end()
+        for place in self._places:  # whoever waits for one finds the error
+            place.release()
+        self._end(cancel=True)
 
-    def _end(self) -> None:
-        for thread, lane in zip(self._threads, self._lanes, strict=False):
-            if thread.is_alive():  # or a former try, broken off, has ended it
-                lane.put(None)
-        for thread in self._threads:
-            thread.join()
+    def _end(self, cancel: bool) -> None:
+        for lane in self._lanes:
+            lane.shutdown(cancel_futures=cancel)
         if self._streams:
             release_page_locked()
 
@@ -105,15 +98,13 @@ class AsyncWriter:
         self._leaving.append(arrived)
         return arriving, arrived
 
-    def _run(self, lane: _Lane) -> None:
-        while (item := lane.get()) is not None:
-            to, entry, arrived = item
-            if self._error is not None:
-                continue  # only empty the queue: whoever sends must not wait for ever
-            try:
+    def _run(self, place: Semaphore, to: Any, entry: Entry, arrived: torch.cuda.Event | None) -> None:
+        try:
+            if self._error is None:
                 if arrived is not None:
                     arrived.synchronize()
                 self._deliver(to, entry)
-            except BaseException as error:
-                self._error = error
-            del item, entry
+        except BaseException as error:
+            self._error = error
+        finally:
+            place.release()

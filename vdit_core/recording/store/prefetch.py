@@ -1,4 +1,4 @@
-"""Reading ahead: what a transfer needs next is fetched while the model computes."""
+"""Prefetch: what a transfer needs next is read while the model computes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Prefetch:
     def __init__(self, store: AttentionStore, device: torch.device, dtype: torch.dtype) -> None:
         self._store, self._device, self._dtype = store, device, dtype
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._thread = ThreadPoolExecutor(1, "vdit read-ahead") if self._stream or store.on_disk else None
+        self._thread = ThreadPoolExecutor(1, "vdit prefetch") if self._stream or store.on_disk else None
         self._coming: dict[Key, Future[QK]] = {}
         self._lock = threading.Lock()  # a host may call from several threads
 
