@@ -9,7 +9,7 @@ import comfy.model_management
 import folder_paths
 import psutil
 
-from ..vdit_core.recording.budget import Room
+from ..vdit_core.recording.budget import MemoryBudget
 
 _SHARE = 0.9  # of what is free
 _HEADROOM = 2 * 2**30
@@ -20,9 +20,9 @@ def temporary() -> Path:
     return Path(folder_paths.get_temp_directory()) / "vdit_attention"
 
 
-def granted(gib: float) -> Room:
+def granted(gib: float) -> MemoryBudget:
     """What the user grants, and never more than is free."""
-    return Room(gib * 2**30, _free)
+    return MemoryBudget(gib * 2**30, _free)
 
 
 def _free(tier: str, wanted: float) -> float:

@@ -1,6 +1,93 @@
 """Seeing and steering attention inside video diffusion transformers.
 
-The way of the data: a host (`hosts/`) turns each self-attention call of a sampling run into an
-`call.AttentionCall` and sends it through a chain of interceptors; `record.Recorder` fills a `store.AttentionStore`,
-`transfer.Transfer` and `transfer.LiveTransfer` put the source's attention map in the target's place.
+The public API: what a script needs, in one import. `attach` is for a diffusers pipeline; a ComfyUI MODEL has
+`vdit_core.hosts.comfy.attach`. A name is imported when it is first used, so that none costs those who do without it.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .call import AttentionCall, Chain, Interceptor, ModelSignature, Run, Site, TokenGrid
+    from .errors import VDiTError
+    from .hosts.diffusers import attach
+    from .maps.observer import MapObserver
+    from .maps.statistics import MapStatistics, map_statistics
+    from .recording.budget import MemoryBudget
+    from .recording.recorder import Recorder
+    from .recording.store import AttentionStore
+    from .selection import Indices, LayerMask, Selection
+    from .sinks.control import SinkControl, Targets
+    from .sinks.detect import Findings, detect
+    from .sinks.observer import SinkObserver
+    from .sparse.calibration import Calibration
+    from .sparse.config import SparseConfig
+    from .sparse.profile import SparseProfile
+    from .sparse.sparse_attention import SparseAttention
+    from .transfer import LiveTransfer, Transfer, TransferConfig
+
+_EXPORTS = {
+    "call": ("AttentionCall", "Chain", "Interceptor", "ModelSignature", "Run", "Site", "TokenGrid"),
+    "errors": ("VDiTError",),
+    "hosts.diffusers": ("attach",),
+    "maps.observer": ("MapObserver",),
+    "maps.statistics": ("MapStatistics", "map_statistics"),
+    "recording.budget": ("MemoryBudget",),
+    "recording.recorder": ("Recorder",),
+    "recording.store": ("AttentionStore",),
+    "selection": ("Indices", "LayerMask", "Selection"),
+    "sinks.control": ("SinkControl", "Targets"),
+    "sinks.detect": ("Findings", "detect"),
+    "sinks.observer": ("SinkObserver",),
+    "sparse.calibration": ("Calibration",),
+    "sparse.config": ("SparseConfig",),
+    "sparse.profile": ("SparseProfile",),
+    "sparse.sparse_attention": ("SparseAttention",),
+    "transfer": ("LiveTransfer", "Transfer", "TransferConfig"),
+}
+_MODULE = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = [
+    "AttentionCall",
+    "AttentionStore",
+    "Calibration",
+    "Chain",
+    "Findings",
+    "Indices",
+    "Interceptor",
+    "LayerMask",
+    "LiveTransfer",
+    "MapObserver",
+    "MapStatistics",
+    "MemoryBudget",
+    "ModelSignature",
+    "Recorder",
+    "Run",
+    "Selection",
+    "SinkControl",
+    "SinkObserver",
+    "Site",
+    "SparseAttention",
+    "SparseConfig",
+    "SparseProfile",
+    "Targets",
+    "TokenGrid",
+    "Transfer",
+    "TransferConfig",
+    "VDiTError",
+    "attach",
+    "detect",
+    "map_statistics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULE[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE})

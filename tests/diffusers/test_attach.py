@@ -12,7 +12,7 @@ from diffusers import FlowMatchHeunDiscreteScheduler, UniPCMultistepScheduler
 from vdit_core.call import AttentionCall, Interceptor, ModelSignature, TokenGrid
 from vdit_core.demo.world import FRAMES, SIZE
 from vdit_core.hosts.diffusers import attach
-from vdit_core.recording.budget import Room
+from vdit_core.recording.budget import MemoryBudget
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, Key
 from vdit_core.selection import Indices, LayerMask, Selection
@@ -283,7 +283,7 @@ def test_a_model_called_without_a_context_is_refused(demo_model):
 def test_other_schedulers_transfer_into_themselves_exactly(demo_model, monkeypatch, scheduler, evaluations):
     """UniPC's timesteps are rounded to whole numbers, Heun comes to each level twice, and its recording is so large."""
     monkeypatch.setattr(demo_model.pipe, "scheduler", scheduler)
-    recorder = Recorder(Selection(Indices("2-4")), room=Room(3 * 4 * 2 * 2 * 320 * 256 * 4 * evaluations))
+    recorder = Recorder(Selection(Indices("2-4")), budget=MemoryBudget(3 * 4 * 2 * 2 * 320 * 256 * 4 * evaluations))
     with attach(demo_model.pipe, recorder):
         wanted = demo_model.sample([SOURCE], [3], steps=4)
     transfer = Transfer(recorder.store, TransferConfig(LayerMask("2-4")))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic_host import SyntheticHost
 
 from vdit_core.call import TokenGrid
-from vdit_core.recording.budget import RecordingTooLarge, Room
+from vdit_core.recording.budget import MemoryBudget, RecordingTooLarge
 from vdit_core.recording.recorder import Recorder
 from vdit_core.selection import Indices, Selection
 from vdit_core.transfer import LiveTransfer
@@ -44,8 +44,8 @@ ROOMS = [
 @pytest.mark.parametrize(("size", "fit"), [pytest.param(*case, id=name) for name, *case in ROOMS])
 def test_it_fits_to_the_byte(host, disk, tier, quantization, how, size, fit):
     there = size(CALLS * CALL[quantization])
-    room = Room(there) if how == "granted" else Room(free=lambda tier, wanted: there)
-    recorder = Recorder(quantization=quantization, tier=tier, room=room, folder=disk)
+    budget = MemoryBudget(there) if how == "granted" else MemoryBudget(free=lambda tier, wanted: there)
+    recorder = Recorder(quantization=quantization, tier=tier, budget=budget, folder=disk)
     if fit >= CALLS:
         host().run(1, recorder)
         assert recorder.take().nbytes == CALLS * CALL[quantization]
@@ -130,7 +130,7 @@ RUNS = [
     ("fields", "selection", "evaluations", "calls", "comes"), [pytest.param(*case, id=name) for name, *case in RUNS]
 )
 def test_what_a_run_needs_is_what_it_is_held_to(host, disk, tier, fields, selection, evaluations, calls, comes):
-    recorder = Recorder(selection, tier=tier, room=Room(calls * EXACT), folder=disk)
+    recorder = Recorder(selection, tier=tier, budget=MemoryBudget(calls * EXACT), folder=disk)
     if isinstance(comes, str):
         with pytest.raises(RecordingTooLarge, match=comes):
             host(**fields).run(1, recorder, evaluations=evaluations)
@@ -142,7 +142,7 @@ def test_what_a_run_needs_is_what_it_is_held_to(host, disk, tier, fields, select
 def test_page_locked_ram_is_counted_as_it_is_given_out(host):
     """In powers of two: a call's q and k of 1,152 bytes take 2,048 each."""
     with pytest.raises(RecordingTooLarge, match=r"of pinned RAM: .*; 17 fit"):
-        host().run(1, Recorder(tier="pinned RAM", room=Room(CALLS * 2 * 2048 - 1)))
+        host().run(1, Recorder(tier="pinned RAM", budget=MemoryBudget(CALLS * 2 * 2048 - 1)))
 
 
 def layers_of(count: int) -> Selection:
@@ -152,7 +152,7 @@ def layers_of(count: int) -> Selection:
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_each_piece_of_advice_fits(disk, data):
-    """Whatever the shape and the room: who does what the message says can record."""
+    """Whatever the shape and the budget: who does what the message says can record."""
     steps = data.draw(st.integers(1, 4))
     branches = ("cond", "uncond", "cond 2")[: data.draw(st.integers(1, 3))]
     pairs = [(step, branch) for step in range(steps) for branch in branches[1:]]
@@ -173,15 +173,15 @@ def test_each_piece_of_advice_fits(disk, data):
     size = measured.take().nbytes
     limit = data.draw(st.integers(0, size - 1))
     free = {tier: limit, "disk": limit if tier == "disk" else data.draw(st.integers(0, 2 * size))}
-    room = Room(data.draw(st.sampled_from([math.inf, limit])), lambda tier, wanted: free.get(tier, 0))
+    budget = MemoryBudget(data.draw(st.sampled_from([math.inf, limit])), lambda tier, wanted: free.get(tier, 0))
     with pytest.raises(RecordingTooLarge) as caught:
-        there.run(1, Recorder(tier=tier, room=room, folder=disk), evaluations=visited)
+        there.run(1, Recorder(tier=tier, budget=budget, folder=disk), evaluations=visited)
     advice = str(caught.value).split("would fit: ")[1]
 
-    def goes(selection: Selection | None = None, quantization="none", tier=tier, room=room) -> None:
-        recorder = Recorder(selection, quantization, tier, room, disk)
+    def goes(selection: Selection | None = None, quantization="none", tier=tier, budget=budget) -> None:
+        recorder = Recorder(selection, quantization, tier, budget, disk)
         there.run(1, recorder, evaluations=visited)
-        assert recorder.take().nbytes <= room.of(tier, 0)
+        assert recorder.take().nbytes <= budget.of(tier, 0)
 
     if found := re.search(r"(\d+) of these layers", advice):
         goes(layers_of(int(found[1])))
@@ -193,6 +193,6 @@ def test_each_piece_of_advice_fits(disk, data):
     if "quantization int8" in advice:
         goes(quantization="int8")
     if "the disk" in advice:
-        goes(tier="disk", room=Room(size, room.free))
+        goes(tier="disk", budget=MemoryBudget(size, budget.free))
     assert "live transfer" in advice
     SyntheticHost(samples=2).run(1, LiveTransfer())

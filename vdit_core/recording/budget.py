@@ -1,4 +1,4 @@
-"""What a recording may take, checked before the first step, and what would fit if it is too large."""
+"""The memory budget of a recording, checked before the first step, and what would fit if it is too large."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .store.storage import weight
 
 
 class RecordingTooLarge(VDiTError, ValueError):
-    """A recording would not fit the room it may take."""
+    """A recording would not fit its memory budget."""
 
 
 @dataclass(frozen=True)
-class Room:
+class MemoryBudget:
     """How many bytes a recording may take.
 
     allowed: what the user grants. free: what there is of a tier, asked for a size when a run begins; whoever keeps
@@ -53,13 +53,13 @@ class Demand:
     def bytes(self) -> int:
         return self.calls * weight(self.tier, self.header)
 
-    def check(self, room: Room) -> float:
+    def check(self, budget: MemoryBudget) -> float:
         """How much the recording may take.
 
         Raises:
-            RecordingTooLarge: if that is less than this, with the size, the room, and settings that would fit.
+            RecordingTooLarge: if that is less than this, with the size, the budget, and settings that would fit.
         """
-        limit = room.of(self.tier, self.bytes)
+        limit = budget.of(self.tier, self.bytes)
         if self.bytes <= limit:
             return limit
         steps = f"{len(self.passes)} steps"
@@ -73,10 +73,10 @@ class Demand:
         raise RecordingTooLarge(
             f"This recording would weigh {readable(self.bytes)}, and it may take {readable(limit)} of {self.tier}: "
             f"{shape} = {self.calls} calls of {describe(self.header, self.tier)}; {fit} fit. Any of these would fit: "
-            f"{', '.join(self._fitting(room, limit))}."
+            f"{', '.join(self._fitting(budget, limit))}."
         )
 
-    def _fitting(self, room: Room, limit: float) -> list[str]:
+    def _fitting(self, budget: MemoryBudget, limit: float) -> list[str]:
         """Settings that would fit."""
         fitting = []
         if layers := int(limit // (self.bytes // self.layers)):
@@ -91,7 +91,7 @@ class Demand:
             packed = replace(self, header=replace(self.header, quantization="int8")).bytes
             if packed <= limit:
                 fitting.append(f"quantization int8 ({readable(packed)})")
-        if self.tier != "disk" and self.bytes <= (free := room.free("disk", 0)):
+        if self.tier != "disk" and self.bytes <= (free := budget.free("disk", 0)):
             fitting.append(f"the disk ({readable(free)} free), if {readable(self.bytes)} are granted")
         return [*fitting, "live transfer (it stores nothing)"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..call import AttentionCall, Run
 from ..observer import RunObserver
 from ..selection import ResolvedSelection, Selection
-from .budget import Demand, RecordingTooLarge, Room, describe, readable
+from .budget import Demand, MemoryBudget, RecordingTooLarge, describe, readable
 from .quantization import QUANTIZATIONS
 from .store import AttentionStore, Evaluation, Header, Key
 from .store.schema import DTYPES
@@ -23,13 +23,13 @@ class Recorder(RunObserver[AttentionStore]):
         selection: which calls.
         quantization: "none" (the model's dtype) or "int8" (about half of float16).
         tier: where the store lives: "RAM", "pinned RAM", "GPU" (the model's device, whatever it is) or "disk".
-        room: how many bytes the recording may take.
+        budget: how many bytes the recording may take.
         folder: where recordings on disk are kept, each in a folder of its own that goes with its store; None for the
             system's folder of temporary files.
 
     Raises:
         ValueError: for an unknown quantization or tier. In `begin`: for a dtype that a store cannot hold; SelectionError,
-            if the selection does not fit the run; and RecordingTooLarge, if the recording will not fit the room. That
+            if the selection does not fit the run; and RecordingTooLarge, if the recording will not fit the budget. That
             also later, before the first call that does not fit, if the sampler turns out to evaluate the model more
             often than was known.
         OSError: from a call or from `end`, if the disk does not take what was recorded.
@@ -42,7 +42,7 @@ class Recorder(RunObserver[AttentionStore]):
         selection: Selection | None = None,
         quantization: str = "none",
         tier: str = "RAM",
-        room: Room | None = None,
+        budget: MemoryBudget | None = None,
         folder: Path | None = None,
     ) -> None:
         if quantization not in QUANTIZATIONS:
@@ -52,7 +52,7 @@ class Recorder(RunObserver[AttentionStore]):
         super().__init__(selection)
         self.quantization = quantization
         self.tier = tier
-        self.room = room or Room()
+        self.budget = budget or MemoryBudget()
         self.folder = folder
         self._last_size = ""
 
@@ -80,7 +80,7 @@ class Recorder(RunObserver[AttentionStore]):
                         run.made)  # fmt: skip
         passes = tuple(sum(run.comes(step, branch) for branch in chosen.branches) for step in sorted(chosen.steps))
         demand = Demand(header, self.tier, len(chosen.layers), len(chosen.branches), passes, run.evaluations)
-        self._limit = demand.check(self.room)
+        self._limit = demand.check(self.budget)
         calls = [(branch, layer) for branch in chosen.branches for layer in chosen.layers]
         return AttentionStore(header, new_storage(self.tier, header, calls, self.folder))
 

@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from vdit_core.recording.budget import RecordingTooLarge, Room
+from vdit_core.recording.budget import MemoryBudget, RecordingTooLarge
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import Evaluation, Key
 from vdit_core.selection import Indices, Selection, SelectionError
@@ -110,32 +110,32 @@ def test_an_unknown_precision_is_refused():
 def test_what_does_not_fit_the_budget_is_refused_before_the_first_call(host):
     """18 calls of 2 x (2 heads x 18 tokens x 8) x 4 bytes."""
     weight = 18 * 2 * 2 * 18 * 8 * 4
-    recorder = Recorder(room=Room(weight))
+    recorder = Recorder(budget=MemoryBudget(weight))
     host().run(1, recorder)
     assert recorder.store.nbytes == weight
     calls = []
     with pytest.raises(RecordingTooLarge, match=r"3 layers x 3 steps x 2 branches = 18 calls of .*; 17 fit\. .*int8"):
-        host().run(1, Recorder(room=Room(weight - 1)), backend=lambda *qkv: calls.append(qkv))
+        host().run(1, Recorder(budget=MemoryBudget(weight - 1)), backend=lambda *qkv: calls.append(qkv))
     assert not calls
-    host().run(1, Recorder(quantization="int8", room=Room(weight // 2)))
+    host().run(1, Recorder(quantization="int8", budget=MemoryBudget(weight // 2)))
 
 
 def test_the_evaluations_that_are_known_of_count(host):
     weight = 18 * 2 * 2 * 18 * 8 * 4
     with pytest.raises(RecordingTooLarge, match=r"2 branches x 2 evaluations = 36 calls of .*; 18 fit"):
-        host(evaluations=2).run(1, Recorder(room=Room(weight)))
-    host(evaluations=2).run(1, Recorder(room=Room(2 * weight)))
+        host(evaluations=2).run(1, Recorder(budget=MemoryBudget(weight)))
+    host(evaluations=2).run(1, Recorder(budget=MemoryBudget(2 * weight)))
 
 
 def test_steps_that_do_not_come_need_no_room(host):
     weight = 15 * 2 * 2 * 18 * 8 * 4
-    host(absent=frozenset({(1, "uncond")})).run(1, Recorder(room=Room(weight)))
+    host(absent=frozenset({(1, "uncond")})).run(1, Recorder(budget=MemoryBudget(weight)))
 
 
 def test_a_recording_stops_at_its_budget_whatever_the_sampler_does(host):
     """Levels that were not foreseen do not fit: the run ends with a reason, and nothing is kept."""
     weight = 18 * 2 * 2 * 18 * 8 * 4
-    recorder, calls = Recorder(room=Room(weight)), []
+    recorder, calls = Recorder(budget=MemoryBudget(weight)), []
 
     def backend(q, k, v):
         calls.append(q)

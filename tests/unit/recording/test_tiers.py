@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.recording.budget import RecordingTooLarge, Room
+from vdit_core.recording.budget import MemoryBudget, RecordingTooLarge
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
 from vdit_core.recording.store.async_writer import AsyncWriter
@@ -161,9 +161,9 @@ def test_what_would_fit_is_told_and_fits(host):
     """Each piece of advice, taken, makes a recording that goes through."""
     call = 2 * 2 * 18 * 8 * 4
     free = {"RAM": 14 * call, "disk": 10**6 * call}
-    room = Room(15 * call, lambda tier, wanted: free[tier])
+    budget = MemoryBudget(15 * call, lambda tier, wanted: free[tier])
     with pytest.raises(RecordingTooLarge) as caught:
-        host(layers=6).run(1, Recorder(room=room))
+        host(layers=6).run(1, Recorder(budget=budget))
     told = str(caught.value)
     assert "6 layers x 3 steps x 2 branches = 36 calls of" in told
     assert "; 14 fit. " in told
@@ -171,14 +171,14 @@ def test_what_would_fit_is_told_and_fits(host):
     assert "1 of these steps" in told
     assert "int8" in told  # 8 + 4 bytes a token instead of 32
     assert f"the disk ({free['disk'] / 2**30:.1f} GiB free)" in told
-    host(layers=6).run(1, Recorder(Selection(Indices("0-5/3")), room=room))
-    host(layers=6).run(1, Recorder(Selection(steps=Indices("0")), room=room))
-    host(layers=6).run(1, Recorder(quantization="int8", room=Room(14 * call)))
+    host(layers=6).run(1, Recorder(Selection(Indices("0-5/3")), budget=budget))
+    host(layers=6).run(1, Recorder(Selection(steps=Indices("0")), budget=budget))
+    host(layers=6).run(1, Recorder(quantization="int8", budget=MemoryBudget(14 * call)))
 
 
 def test_room_is_asked_for_what_is_wanted(host):
     asked = []
-    host().run(1, Recorder(room=Room(free=lambda tier, wanted: asked.append((tier, wanted)) or 2**30)))
+    host().run(1, Recorder(budget=MemoryBudget(free=lambda tier, wanted: asked.append((tier, wanted)) or 2**30)))
     assert asked == [("RAM", 18 * 2 * 2 * 18 * 8 * 4)]
 
 
