@@ -7,7 +7,7 @@ import av
 import pytest
 
 from vdit_core.cli import main
-from vdit_core.demo.world import FRAMES
+from vdit_core.tiny_wan.files import FRAMES
 
 
 def frames(path) -> tuple[int, int, int]:

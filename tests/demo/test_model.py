@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from training.painter import render
+from training.world import Scenes, random_captions
 from vdit_core.demo import pairs, single_pass
-from vdit_core.demo.painter import render
-from vdit_core.demo.world import Scenes, random_captions
 from vdit_core.metrics import psnr
 from vdit_core.tiny_wan.captions import UnknownWord
 from vdit_core.tiny_wan.files import TEXT_ENCODER, WEIGHTS

@@ -16,7 +16,7 @@ from vdit_core.demo import paper, verdicts
 from vdit_core.demo.model import DemoModel
 from vdit_core.demo.pairs import DISTANCES, PAIRS, PairResult
 from vdit_core.demo.verdicts import AGREES, DIFFERS, OPEN, PARTLY
-from vdit_core.demo.world import FRAMES, SIZE
+from vdit_core.tiny_wan.files import FRAMES, SIZE
 from vdit_core.transfer import Report
 
 UNIFORM = {"same_frame": 0.2, "same_place": 0.1}

@@ -17,12 +17,12 @@ from PIL import Image
 
 from vdit_core.cli import main
 from vdit_core.demo import sweep as demo
-from vdit_core.demo.world import FRAMES, SIZE
 from vdit_core.hosts.diffusers import attach
 from vdit_core.selection import LayerMask
 from vdit_core.sweep.checkpoint import SweepFolder
 from vdit_core.sweep.run import run, together
 from vdit_core.sweep.scores import LIKENESS, measure
+from vdit_core.tiny_wan.files import FRAMES, SIZE
 from vdit_core.transfer import LiveTransfer, TransferConfig
 
 SOURCE = "A car is driving on the highway"

@@ -12,12 +12,12 @@ import torch
 from diffusers import AutoencoderKLWan
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 
+from training import autoencoder
+from training.muon import Muon, orthogonalise
+from training.stage import OutOfTime, Stage, learning_rate
+from training.transformer import FusedSelfAttention, flow_loss, new_transformer, noise_levels
+from training.wan_names import transformer_names, vae_names
 from vdit_core.demo import single_pass
-from vdit_core.demo.training import autoencoder
-from vdit_core.demo.training.muon import Muon, orthogonalise
-from vdit_core.demo.training.stage import OutOfTime, Stage, learning_rate
-from vdit_core.demo.training.transformer import FusedSelfAttention, flow_loss, new_transformer, noise_levels
-from vdit_core.demo.training.wan_names import transformer_names, vae_names
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vdit_core.demo.painter import render
-from vdit_core.demo.world import FRAMES, SIZE, Scenes, random_captions, uniform
+from training.painter import render
+from training.world import Scenes, random_captions, uniform
 from vdit_core.tiny_wan.captions import (
     COLOURS,
     OBJECTS,
@@ -20,6 +20,7 @@ from vdit_core.tiny_wan.captions import (
     UnknownWord,
     words,
 )
+from vdit_core.tiny_wan.files import FRAMES, SIZE
 
 CAPTIONS = st.builds(
     Caption,

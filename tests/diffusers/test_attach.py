@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from diffusers import FlowMatchHeunDiscreteScheduler, UniPCMultistepScheduler
 
 from vdit_core.call import AttentionCall, Interceptor, ModelSignature, TokenGrid
-from vdit_core.demo.world import FRAMES, SIZE
 from vdit_core.hosts.diffusers import attach
 from vdit_core.recording.budget import MemoryBudget
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore, Key
 from vdit_core.selection import Indices, LayerMask, Selection
+from vdit_core.tiny_wan.files import FRAMES, SIZE
 from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig, TransferError
 
 SOURCE = "A car is driving on the highway"

@@ -11,10 +11,9 @@ from diffusers.utils import logging
 from torch import Tensor
 
 from ..call import TokenGrid
-from ..tiny_wan.files import GUIDANCE, SHIFT, STEPS, TEXT_ENCODER, TRANSFORMER, VAE, WEIGHTS
+from ..tiny_wan.files import FRAMES, GUIDANCE, SHIFT, SIZE, STEPS, TEXT_ENCODER, TRANSFORMER, VAE, WEIGHTS
 from ..tiny_wan.text import TextEncoder
 from . import single_pass
-from .world import FRAMES, SIZE
 
 
 class UniformFlowScheduler(FlowMatchEulerDiscreteScheduler):

@@ -15,10 +15,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..tiny_wan.captions import COLOURS, OBJECTS, PLACES, SEASONS
-from .world import FRAMES, SIZE, Course
+from ..tiny_wan.files import FRAMES, SIZE
 
 _CLASSES = {"object": OBJECTS, "colour": COLOURS, "place": PLACES, "season": SEASONS}
 _PX = 32.0  # lengths leave the network in units of about this many px
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where everything is, frame by frame: px, float32, each of shape (clips, frames).
+
+    x, y, width, height: the object's box (centre and size). horizon: its y. pan: how far the camera has moved to the
+    right since frame 0, measured on the ground at zoom 1.
+    """
+
+    x: Tensor
+    y: Tensor
+    width: Tensor
+    height: Tensor
+    horizon: Tensor
+    pan: Tensor
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,10 @@ VAE = "wan2.1_tiny_vae_fp16.safetensors"
 TEXT_ENCODER = "text_encoder.safetensors"
 PROBE = "attribute_probe.safetensors"
 
+#: Of its videos: frames, and pixels of a side.
+FRAMES = 17
+SIZE = 128
+
 #: Euler steps; classifier-free guidance; the flow shift that the model was trained with.
 STEPS = 30
 GUIDANCE = 5.0

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import torch
 
-from ...tiny_wan.captions import Caption
-from ..model import DemoModel
-from ..probe import AttributeProbe
-from ..world import random_captions
+from vdit_core.demo.model import DemoModel
+from vdit_core.demo.probe import AttributeProbe
+from vdit_core.tiny_wan.captions import Caption
+
 from .autoencoder import reconstruction_psnr
 from .clips import HELD_OUT, clips
 from .reader import evaluate, held_out
+from .world import random_captions
 
 BATCH = 64
 

@@ -8,7 +8,8 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from .. import single_pass
+from vdit_core.demo import single_pass
+
 from .clips import PIXELS, clips, signed
 from .muon import Muon
 from .stage import Stage, learning_rate

@@ -10,9 +10,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...tiny_wan.files import PROBE, TEXT_ENCODER, TRANSFORMER, VAE
-from ...tiny_wan.text import WIDTH, TextEncoder
-from ..probe import AttributeProbe
+from vdit_core.demo.probe import AttributeProbe
+from vdit_core.tiny_wan.files import PROBE, TEXT_ENCODER, TRANSFORMER, VAE
+from vdit_core.tiny_wan.text import WIDTH, TextEncoder
+
 from .wan_names import transformer_names, vae_names
 
 

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from ..probe import AttributeProbe, Reading
-from ..world import Truth
+from vdit_core.demo.probe import AttributeProbe, Reading
+
 from .autoencoder import reconstruct
 from .clips import PIXELS, Clips, clips
 from .muon import Muon
 from .stage import Stage, learning_rate
+from .world import Truth
 
 LENGTHS = ("x", "y", "width", "height", "horizon", "pan")
 CLASSES = ("object", "colour", "place", "season")

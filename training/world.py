@@ -17,10 +17,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ..tiny_wan.captions import COLOURS, OBJECTS, PLACES, SEASONS, Caption
+from vdit_core.demo.probe import Course
+from vdit_core.tiny_wan.captions import COLOURS, OBJECTS, PLACES, SEASONS, Caption
+from vdit_core.tiny_wan.files import FRAMES, SIZE
 
-FRAMES = 17
-SIZE = 128
 CENTRE = SIZE / 2
 
 #: Height of an object over its width, and its width over the width drawn for the clip: car, truck, dog.
@@ -74,22 +74,6 @@ def random_captions(seeds: Tensor) -> list[Caption]:
         strict=True,
     )
     return [Caption(o, place, colour if n else None, season) for o, place, colour, n, season in columns]
-
-
-@dataclass(frozen=True)
-class Course:
-    """Where everything is, frame by frame: px, float32, each of shape (clips, frames).
-
-    x, y, width, height: the object's box (centre and size). horizon: its y. pan: how far the camera has moved to the
-    right since frame 0, measured on the ground at zoom 1.
-    """
-
-    x: Tensor
-    y: Tensor
-    width: Tensor
-    height: Tensor
-    horizon: Tensor
-    pan: Tensor
 
 
 @dataclass(frozen=True)

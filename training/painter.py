@@ -13,8 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..tiny_wan.captions import COLOURS, PLACES
-from .world import CENTRE, CLOUDS, FRAMES, SIZE, TREES, TUFTS, Scenes
+from vdit_core.tiny_wan.captions import COLOURS, PLACES
+from vdit_core.tiny_wan.files import FRAMES, SIZE
+
+from .world import CENTRE, CLOUDS, TREES, TUFTS, Scenes
 
 _PALETTE = {
     "red": (0.82, 0.10, 0.10),

@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: python -m vdit_core.demo.training --work FOLDER
+"""Trains the demo model from nothing: python -m training --work FOLDER
 
 Stages: vae, probe, latents, transformer, export. Each saves itself; a call that runs out of its --seconds exits with
 status 75, and the same command goes on where it stopped.
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from ...tiny_wan.text import TextEncoder
-from ..model import DemoModel
-from ..probe import AttributeProbe
+from vdit_core.demo.model import DemoModel
+from vdit_core.demo.probe import AttributeProbe
+from vdit_core.tiny_wan.text import TextEncoder
+
 from . import autoencoder, reader, transformer
 from .clips import HELD_OUT, LATENTS
 from .export import export

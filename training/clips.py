@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...tiny_wan.captions import Caption
-from ..painter import render
-from ..world import Scenes, Truth, random_captions
+from vdit_core.tiny_wan.captions import Caption
+
+from .painter import render
+from .world import Scenes, Truth, random_captions
 
 #: First seed of each set. Seeds below one million are held out.
 HELD_OUT, PIXELS, LATENTS = 0, 1_000_000, 2_000_000

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
-from ...hosts.diffusers import self_attention_inputs
-from ...tiny_wan.text import WIDTH, TextEncoder
-from .. import single_pass
+from vdit_core.demo import single_pass
+from vdit_core.hosts.diffusers import self_attention_inputs
+from vdit_core.tiny_wan.text import WIDTH, TextEncoder
+
 from .clips import clips, signed
 from .muon import Muon
 from .stage import Stage, learning_rate
