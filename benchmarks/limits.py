@@ -1,4 +1,4 @@
-"""What recordings weigh, by resolution, model and quantization: the tables of docs/limits.md, computed as the budget is.
+"""What recordings weigh, by resolution, model and quantization: the tables of docs/limits.md.
 
 python benchmarks/limits.py
 """

@@ -162,7 +162,8 @@ def main() -> None:
             )
             for n in (1, 2, 4)
         ),
-        Case("statistics of all layers, 1,024 random queries", lambda: (MapObserver(every, queries=min(1024, tokens)),)),
+        Case("statistics of all layers, 1,024 random queries",
+             lambda: (MapObserver(every, queries=min(1024, tokens)),)),
     ]  # fmt: skip
     print(f"{device_name()}, {os.cpu_count()} cores; {frames} x {height} x {width} = {tokens:,} tokens, "
           f"{options.layers} layers, {options.steps} steps a run, {options.repeats} turns")  # fmt: skip

@@ -48,4 +48,5 @@ class VDiTExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> VDiTExtension:
+    """The function that ComfyUI looks for."""
     return VDiTExtension()

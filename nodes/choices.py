@@ -19,6 +19,7 @@ def indices(name: str, meaning: str, default: str = "all", advanced: bool = Fals
 
 
 def branches(meaning: str) -> io.Combo.Input:
+    """The choice of prompts whose attention counts."""
     return io.Combo.Input(
         "branches",
         options=["all", "cond", "uncond"],

@@ -1,7 +1,8 @@
 """What the Sink Inspector's panel loads piece by piece: files in ComfyUI's temporary folder, read by byte ranges.
 
 layer-07.mass       uint8 [call][head][token], the mass of every key, coded (vdit_core/sinks/code.py)
-layer-07.strongest  of each [call][head] the strongest keys: int32 token, float32 mass, participation, key norm, value norm
+layer-07.strongest  of each [call][head] the strongest keys: int32 token, then float32 mass, participation, key norm
+                    and value norm
 frame-03.jpg        the decoded picture of a latent frame
 """
 

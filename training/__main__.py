@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: python -m training --work FOLDER
+"""Trains the demo model from nothing: `python -m training --work FOLDER`.
 
 Stages: vae, probe, latents, transformer, export. Each saves itself; a call that runs out of its --seconds exits with
 status 75, and the same command goes on where it stopped.
@@ -28,6 +28,7 @@ GO_ON = 75
 
 
 def main() -> int:
+    """Runs the stages that are left."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="checkpoints, log and result")
     parser.add_argument("--seconds", type=float, default=1e9, help="save and stop after this long")

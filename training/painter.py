@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -227,7 +228,7 @@ class _Brush:
     def __call__(
         self,
         shape: Callable[..., Tensor],
-        *args,
+        *args: Any,
         colour: Tensor | tuple[float, ...] | None = None,
         light: float = 1.0,
         alpha: float = 1.0,

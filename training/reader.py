@@ -22,6 +22,7 @@ CLASSES = ("object", "colour", "place", "season")
 
 
 def take(truth: Truth, index: Tensor) -> dict[str, Tensor]:
+    """What is true of some clips, by name."""
     return {name: getattr(truth, name)[index] for name in LENGTHS + CLASSES}
 
 

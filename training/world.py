@@ -146,12 +146,12 @@ class Scenes:
 
     @property
     def ground(self) -> Tensor:
-        """y of the object's wheels or feet at zoom 1."""
+        """Y of the object's wheels or feet at zoom 1."""
         return self.draw("ground", 88, 110)
 
     @property
     def horizon(self) -> Tensor:
-        """y of the horizon at zoom 1."""
+        """Y of the horizon at zoom 1."""
         return self.draw("horizon", 34, 62)
 
     @property
@@ -177,7 +177,7 @@ class Scenes:
         return (self.speed - self.velocity)[:, None] * (self.time() + (FRAMES - 1) / 2)
 
     def path(self) -> Tensor:
-        """x of the object's centre at zoom 1, shape (clips, frames)."""
+        """X of the object's centre at zoom 1, shape (clips, frames)."""
         return self.draw("x", 50, 78)[:, None] + self.velocity[:, None] * self.time()
 
     def truth(self) -> Truth:

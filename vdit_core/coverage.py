@@ -31,16 +31,21 @@ def prompt_name(branch: str) -> str:
 
 
 def numbered(what: str, numbers: set[int]) -> str:
-    """ "step 3", "layers 0-4, 7"."""
+    """As "step 3", "layers 0-4, 7"."""
     return f"{what}{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"
 
 
 def ranges(numbers: Iterable[int]) -> str:
     """Numbers in words: "3", "0-4, 7"."""
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in groups(set(numbers)))
+
+
+def groups(numbers: Iterable[int]) -> list[list[int]]:
+    """The numbers, rising, those that follow one another together."""
     found: list[list[int]] = []
     for n in sorted(numbers):
-        if found and n == found[-1][1] + 1:
-            found[-1][1] = n
+        if found and n == found[-1][-1] + 1:
+            found[-1].append(n)
         else:
-            found.append([n, n])
-    return ", ".join(f"{low}-{high}" if low < high else str(low) for low, high in found)
+            found.append([n])
+    return found

@@ -33,14 +33,17 @@ class Verdict:
 
 
 def idle(text: str) -> Verdict:
+    """Nothing to do, or not done yet."""
     return Verdict(Level.IDLE, text)
 
 
 def done(text: str) -> Verdict:
+    """All of it was done."""
     return Verdict(Level.DONE, text)
 
 
 def failed(text: str) -> Verdict:
+    """Nothing was done."""
     return Verdict(Level.FAILED, text)
 
 

@@ -167,8 +167,8 @@ def sinks(steps: int = 3, ratio: float = 16.0, **changes: Any) -> Graph:
     return demo() | recorded("measured", "source", steps=steps, what="statistics", **changes) | {
         "decode": node("VAEDecode", samples=["measured", 1], vae=["demo", 2]),
         "inspect": node(
-            "VDiT_SinkInspector", record=["measured", 2], frames=["decode", 0], ratio=ratio, participation=0.25, layer=-1,
-            head=-1,
+            "VDiT_SinkInspector", record=["measured", 2], frames=["decode", 0], ratio=ratio, participation=0.25,
+            layer=-1, head=-1,
         ),
         "say": node("PreviewAny", source=["inspect", 4]),
         "figures": node("PreviewAny", source=["inspect", 5]),

@@ -1,3 +1,5 @@
+"""`python -m vdit_core.cli`, the same as `vdit`."""
+
 import sys
 
 from . import main

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..selection import Selection
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("compare", help="how alike attention maps are, with baselines")
     parser.add_argument("stores", nargs="*", type=Path, help="two recordings; none: two prompts of the demo model")
     parser.add_argument("--baseline", type=Path, help="a third recording: the first's prompt from another seed")

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import options as shared
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("demo", help="the paper's headline on the demo model: videos, pictures and a table")
     parser.add_argument("--pairs", default="all", help="red, winter, truck, dog (comma-separated), or all")
     parser.add_argument("--seeds", type=shared.positive, default=1, metavar="N", help="how many seeds a pair")

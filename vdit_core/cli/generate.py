@@ -8,7 +8,7 @@ from pathlib import Path
 from . import options as shared
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("generate", help="one clip of the demo model")
     parser.add_argument("prompt")
     parser.add_argument("--seed", type=shared.seed, default=0)

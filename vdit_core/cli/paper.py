@@ -9,7 +9,7 @@ from pathlib import Path
 from . import options as shared
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("paper", help="the paper's findings on the demo model: one page, with verdicts")
     parser.add_argument("--seeds", type=shared.positive, default=1, metavar="N", help="how many seeds")
     parser.add_argument("--first-seed", type=int, default=1, metavar="S", help="the first of them")

@@ -10,7 +10,7 @@ from typing import Any
 from . import options as shared
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("sinks", help="find attention sinks, and see whether they matter")
     parser.add_argument("store", nargs="?", type=Path, help="a recording; none: the demo model")
     parser.add_argument("--prompt", default="A car is driving on the highway", help="of the demo model's video")

@@ -10,7 +10,7 @@ from typing import Any
 from . import options as shared
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("sparsity", help="how sparse which layers can be, on the demo model")
     parser.add_argument(
         "what", nargs="?", choices=("profile", "report"), default="profile",
@@ -70,7 +70,7 @@ def _profile(options: argparse.Namespace, model: Any, sampling: dict[str, Any], 
         local = demo.local_errors(model, options.method, **sampling, on_step=bar.update)
         found = None
         if not options.local_only:
-            found = demo.end_to_end(
+            found = demo.ablate(
                 model, options.method, keep, demo.sampler(model, options.method, **sampling, on_step=bar.update)
             )
     measured = {"model": TRANSFORMER, "grid": str(model.grid)} | sampling

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..selection import Selection
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("structure", help="see attention maps: stripes, squares, and how local they are")
     parser.add_argument(
         "store", nargs="?", type=Path, help="a recording (.safetensors); none: a clip of the demo model"

@@ -15,7 +15,7 @@ from typing import Any
 from . import options as shared
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("sweep", help="which layers carry the source's structure, on the demo model")
     parser.add_argument("--source", default="A car is driving on the highway", metavar="PROMPT")
     parser.add_argument("--target", default="A car is driving on the highway in the winter", metavar="PROMPT")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
@@ -21,7 +22,7 @@ class UniformFlowScheduler(FlowMatchEulerDiscreteScheduler):
     scheduler `simple`, to the last bit of a level."""
 
     def set_timesteps(
-        self, num_inference_steps: int | None = None, device: str | torch.device | None = None, **_
+        self, num_inference_steps: int | None = None, device: str | torch.device | None = None, **_: Any
     ) -> None:
         count = int(num_inference_steps or STEPS)
         super().set_timesteps(sigmas=[1 - i * 1000 // count / 1000 for i in range(count)], device=device)
@@ -105,7 +106,7 @@ class DemoModel:
         if len(prompts) != len(seeds):
             raise ValueError(f"{len(prompts)} prompts for {len(seeds)} seeds: one each is needed.")
 
-        def step_end(pipe: WanPipeline, step: int, timestep: Tensor, tensors: dict) -> dict:
+        def step_end(pipe: WanPipeline, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step:
                 on_step()
             return tensors
@@ -134,6 +135,6 @@ class DemoModel:
         parts = [single_pass.decode(vae, part * std + mean) for part in latents.split(8)]
         return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int], **options) -> Tensor:
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
         """`sample`, then `decode`."""
         return self.decode(self.sample(prompts, seeds, **options))

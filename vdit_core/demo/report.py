@@ -37,6 +37,7 @@ def labelled(result: PairResult) -> dict[str, Any]:
 
 
 def as_json(results: Sequence[PairResult], seconds: float, device: str) -> dict[str, Any]:
+    """What `report.json` holds."""
     pairs = [
         {"name": r.pair.name, "source": str(r.pair.source), "target": str(r.pair.target), "seeds": list(r.seeds)}
         | {kind: {k: round(v, 4) for k, v in r.scores[kind].items()} for kind in ("plain", "transfer", "other_seed")}

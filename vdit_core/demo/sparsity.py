@@ -30,6 +30,7 @@ def whole(method: str) -> SparseConfig:
 
 
 def signature(model: DemoModel) -> ModelSignature:
+    """The shape of the demo model, as a profile has it."""
     config = model.pipe.transformer.config
     return ModelSignature(len(model.pipe.transformer.blocks), config.num_attention_heads, config.attention_head_dim)
 
@@ -75,7 +76,8 @@ def sampler(
     return sample
 
 
-def end_to_end(model: DemoModel, method: str, level: float, sample: SampleDensities) -> LayerAblation:
+def ablate(model: DemoModel, method: str, level: float, sample: SampleDensities) -> LayerAblation:
+    """The cost of masking each layer in the video; see `sparse.ablation.measure`."""
     return measure(signature(model), level, sample)
 
 

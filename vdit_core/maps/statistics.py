@@ -128,7 +128,7 @@ def _way(q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted) -> tuple[type[Su
     return Sums, heads_together(grid.tokens)
 
 
-def _join(parts: list, shape: torch.Size) -> Any:
+def _join(parts: list[Any], shape: torch.Size) -> Any:
     """Heads that were computed apart, together again."""
     if isinstance(parts[0], Tensor):
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).unflatten(0, shape)

@@ -28,10 +28,10 @@ class Recorder(RunObserver[AttentionStore]):
             system's folder of temporary files.
 
     Raises:
-        ValueError: for an unknown quantization or tier. In `begin`: for a dtype that a store cannot hold; SelectionError,
-            if the selection does not fit the run; and RecordingTooLarge, if the recording will not fit the budget. That
-            also later, before the first call that does not fit, if the sampler turns out to evaluate the model more
-            often than was known.
+        ValueError: for an unknown quantization or tier; in `begin` for a dtype that a store cannot hold.
+        SelectionError: in `begin`, if the selection does not fit the run.
+        RecordingTooLarge: in `begin`, if the recording will not fit its budget; later, before the first call that does
+            not fit, if the sampler evaluates the model more often than was known.
         OSError: from a call or from `end`, if the disk does not take what was recorded.
     """
 

@@ -12,15 +12,18 @@ from ..atomic import whole_file
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8."""
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, found: Any) -> None:
+    """Write JSON that a person can read."""
     write_text(path, json.dumps(found, indent=1) + "\n")
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:
+    """Write a picture in the format of its suffix."""
     with whole_file(path) as part:
         picture.save(part, optimize=True)
 

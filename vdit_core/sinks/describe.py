@@ -8,6 +8,7 @@ from statistics import fmean, median
 
 import numpy as np
 
+from ..coverage import groups, ranges
 from .detect import Findings, Sink
 
 
@@ -70,7 +71,7 @@ def _in_layers(sinks: Sequence[Sink], layers: Sequence[int], heads_each: int) ->
 
 
 def _frames(sinks: Sequence[Sink]) -> str:
-    """ ", 11 of them in frame 0: (row 3, column 7) ..." of distinct tokens."""
+    """As ", 11 of them in frame 0: (row 3, column 7) ..." of distinct tokens."""
     places = {sink.token: sink.place for sink in sinks if sink.place is not None}
     if not places:
         return ", none of which lies on the grid"
@@ -109,24 +110,3 @@ def _language_models(findings: Findings) -> str:
         "In language models a sink is the first token, with a large key and a small value, above 0.3 of a head's "
         f"attention; {here}, and {findings.above[0.3]:.0%} of heads have a key above 0.3."
     )
-
-
-def groups(numbers: Sequence[int]) -> list[list[int]]:
-    """Runs of following numbers."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and number == found[-1][-1] + 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return found
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """ "24-29, 31" of numbers, rising or not."""
-    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in groups(sorted(set(numbers))))
-
-
-def steadiness(findings: Findings) -> float | None:
-    """In what share of the calls a sink is one, mean over sinks; None if there are none."""
-    return fmean(sink.present for sink in findings.sinks) if findings.sinks else None

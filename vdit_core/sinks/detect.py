@@ -23,9 +23,10 @@ LIMITS = (0.3, 0.1, 0.03, 0.01)
 class Sink:
     """A key that a head sinks attention into, means over the calls.
 
-    place: (frame, row, column), or None for a token without one. mass: share of all attention; ratio: to uniform.
-    participation: see `measure`. key_norm, value_norm: to the median of all keys. present: share of the calls in which it
-    is among the strongest keys and its ratio is reached.
+    place: (frame, row, column), or None for a token without one.
+    mass: its share of all attention. ratio: the same, to uniform. participation: see `measure`.
+    key_norm, value_norm: to the median of all keys.
+    present: the share of the calls in which it is among the strongest keys and its ratio is reached.
     """
 
     layer: int
@@ -44,9 +45,10 @@ class Sink:
 class Findings:
     """All that a record says of sinks. Tables are float (layers, heads), in the order of `layers` and `heads`.
 
-    peak: the largest mass of a key as a ratio to uniform; its participation: even. half: how many keys hold half the mass.
-    common: see `MapSinks`. frames: (layers, frames), the mass that each frame's keys get, mean over heads. above: by
-    limit, the share of layer-heads with a key above it.
+    peak: the largest mass of a key, as a ratio to uniform. peak_participation: of that key.
+    half: how many keys hold half the mass. common: see `MapSinks`.
+    frames: (layers, frames), the mass that each frame's keys get, mean over heads.
+    above: by limit, the share of layer-heads with a key above it.
     """
 
     grid: TokenGrid
@@ -56,7 +58,7 @@ class Findings:
     participation: float
     sinks: tuple[Sink, ...]
     peak: np.ndarray
-    even: np.ndarray
+    peak_participation: np.ndarray
     half: np.ndarray
     common: np.ndarray
     frames: np.ndarray
@@ -83,7 +85,10 @@ class Findings:
             "a sink is": {"ratio to uniform": self.ratio, "participation": self.participation},
             "above": {f"{limit:g}": round(share, 4) for limit, share in self.above.items()},
             "sinks": [vars(sink) | {n: _plain(getattr(sink, n)) for n in _MEASURED} for sink in self.sinks],
-            **{name: _rounded(getattr(self, name)) for name in ("peak", "even", "half", "common", "frames")},
+            **{
+                name: _rounded(getattr(self, name))
+                for name in ("peak", "peak_participation", "half", "common", "frames")
+            },
         }
 
 
@@ -101,7 +106,9 @@ def detect(record: SinkRecord, ratio: float = RATIO, participation: float = PART
     if not record.calls:
         raise ValueError("The record holds no call: nothing was measured.")
     grid = record.run.grid
-    tables: dict[str, list[np.ndarray]] = {name: [] for name in ("peak", "even", "half", "common", "frames")}
+    tables: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("peak", "peak_participation", "half", "common", "frames")
+    }
     sinks: list[Sink] = []
     for layer in record.layers:
         calls = record.of_layer(layer)
@@ -110,7 +117,7 @@ def detect(record: SinkRecord, ratio: float = RATIO, participation: float = PART
         tables["frames"].append(_frames(means, grid))
         tables["common"].append(torch.stack([call.common for call in calls]).nanmean(0).numpy())
         tables["peak"].append(torch.stack([call.mass[:, 0] for call in calls]).mean(0).numpy() * grid.tokens)
-        tables["even"].append(torch.stack([call.participation[:, 0] for call in calls]).mean(0).numpy())
+        tables["peak_participation"].append(torch.stack([call.participation[:, 0] for call in calls]).mean(0).numpy())
         for index, head in enumerate(record.heads):
             sinks += _sinks(layer, head, index, calls, means[index].numpy(), grid, ratio, participation)
     peak = np.stack(tables["peak"])

@@ -37,8 +37,11 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class LayerAblation:
-    """level: the density of masked layers. alone: each layer masked alone, in the layers' order. everything: all masked.
-    all_but: all masked but the worst n, for n = 1, 2, ...; worst: all layers, the worst first."""
+    """What masking costs the video.
+
+    level: the density of masked layers. alone: each layer masked alone, in the layers' order.
+    everything: all masked. all_but: all masked but the worst n, for n = 1, 2, ...
+    """
 
     level: float
     alone: tuple[Case, ...]
@@ -47,6 +50,7 @@ class LayerAblation:
 
     @property
     def worst(self) -> list[int]:
+        """All layers, the worst first."""
         return _worst_first(self.alone)
 
     def weights(self, local: LocalErrors) -> np.ndarray:

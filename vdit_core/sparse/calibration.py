@@ -1,7 +1,7 @@
 """What each head tolerates: how far its output moves when parts of its map are left out, from one dense run.
 
 The observer computes a sample of each map's rows whole, then masked at several densities and temperatures; the error is
-the mean squared difference of the outputs. What comes of that in the video is measured in `end_to_end`.
+the mean squared difference of the outputs. What comes of that in the video is measured in `ablation`.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def profile(
 
     Args:
         density: the mean density it is made for.
-        weights: float (layers,), what an error of each layer costs in the video (see `end_to_end`); None: all alike.
+        weights: float (layers,), what an error of each layer costs in the video (see `ablation`); None: all alike.
         tune: whether each head gets the temperature that fits its density best.
     """
     own, best = local.temperatures.index(1.0), local.errors.argmin(axis=2)

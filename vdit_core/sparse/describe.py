@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..reporting.tables import markdown
 from .ablation import LayerAblation
 from .profile import SparseProfile
@@ -32,5 +34,5 @@ def describe(profile: SparseProfile, found: LayerAblation | None = None) -> str:
     return f"{text}\n\n{markdown(heads, rows)}"
 
 
-def _percent(row) -> str:
+def _percent(row: Iterable[float]) -> str:
     return " ".join(f"{value:.0%}" for value in row)

@@ -1,4 +1,4 @@
-"""The ways to leave parts of a map out, by name: patterns of blocks, which are fast, and two exact ones, the reference."""
+"""The ways to leave parts of a map out, by name: patterns of blocks, which are fast, and two exact ones."""
 
 from __future__ import annotations
 

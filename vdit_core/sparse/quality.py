@@ -24,9 +24,10 @@ SampleOne = Callable[[SparseAttention | None], Tensor]
 class SparseVideo:
     """A sparse video.
 
-    density: what was asked for. profiled: whether a profile spent it. computed: the share of all maps of the run that
-    was computed. quality: against the dense video. seconds: of sampling. did: what the run says of itself. why_dense: why
-    calls that were to be sparse were not, or None.
+    density: what was asked for. profiled: whether a profile spent it.
+    computed: the share of all maps of the run that was computed.
+    quality: against the dense video. seconds: of sampling. did: what the run says of itself.
+    why_dense: why calls that were to be sparse were not, or None.
     """
 
     density: float

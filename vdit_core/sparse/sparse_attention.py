@@ -93,7 +93,8 @@ class SparseAttention(Interceptor):
             run samples a video at many densities.
 
     Raises (in `begin`):
-        SelectionError, ProfileError: as `SparseConfig.resolve`. ValueError: if there are not as many densities as samples.
+        SelectionError, ProfileError: as `SparseConfig.resolve`.
+        ValueError: if there are not as many densities as samples.
     """
 
     any_grid = True

@@ -29,8 +29,9 @@ _SMALLEST = 4
 class Tiles:
     """How the tokens of a grid are cut into blocks; see `tiles`.
 
-    permutation: int32 (tokens,), the token at each place of the new order; tokens without a place on the grid come first
-    (prefix) and last (suffix). queries, keys: tokens of a block, the last of which may hold fewer.
+    permutation: int32 (tokens,), the token at each place of the new order; tokens without a place on the grid come
+        first (prefix) and last (suffix).
+    queries, keys: tokens of a block, the last of which may hold fewer.
     centre: float32 (key blocks, 3), the mean frame, row and column of a block's tokens.
     """
 

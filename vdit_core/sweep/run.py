@@ -65,4 +65,5 @@ def keep(
 
 
 def together(sweep: Sweep, done: dict[int, Tensor]) -> Tensor:
+    """All latents of a sweep, in the order of `Sweep.videos`."""
     return torch.stack([done[n] for n in range(len(sweep.videos()))])

@@ -14,6 +14,7 @@ def _add_one(x_ptr):
 
 
 def adds(device: torch.device) -> bool:
+    """Whether a kernel runs on a device and gives what it should."""
     x = torch.zeros(16, device=device)
     _add_one[(1,)](x)
     return bool((x == 1).all())

@@ -66,7 +66,7 @@ class _Tokenizer:
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
         self.text = TextEncoder.load(WEIGHTS / TEXT_ENCODER)
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list]:
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_: Any) -> dict[str, list[Any]]:
         return {_NAME: [[(i, 1.0) for i in self.text.ids(text)]]}
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,9 +88,9 @@ class _Encoder(nn.Module):
     def reset_clip_options(self) -> None:
         """Nothing to choose."""
 
-    def encode_token_weights(self, tokens: dict[str, list]) -> tuple[Tensor, None]:
+    def encode_token_weights(self, tokens: dict[str, list[Any]]) -> tuple[Tensor, None]:
         context = self.text.context([i for i, _ in tokens[_NAME][0]])
         return context[None].to(comfy.model_management.intermediate_device()), None
 
-    def load_sd(self, weights: dict[str, Tensor]) -> tuple[list, list]:
+    def load_sd(self, weights: dict[str, Tensor]) -> tuple[list[Any], list[Any]]:
         return [], []

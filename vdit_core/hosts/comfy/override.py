@@ -121,7 +121,7 @@ class ContainerOverride(Override):
     def container_function(self, q: Any, k: Any, v: Any, *args: Any, **kwargs: Any) -> Tensor:
         site = self._site(q.peek(), k.peek(), kwargs)
         # What would have been called is not told: the function by whose name the model calls attention.
-        func = sys.modules[type(self.session.network).__module__].optimized_attention  # type: ignore[attr-defined]
+        func = sys.modules[type(self.session.network).__module__].optimized_attention
         if site is None or not self.session.chain.wants(site):
             if self.previous is not None:
                 return self.previous.container_function(q, k, v, *args, **kwargs)

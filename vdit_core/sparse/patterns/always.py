@@ -15,7 +15,7 @@ from ..tiling import Tiles
 
 @lru_cache(maxsize=32)
 def always(tiles: Tiles, first_frame: bool = False) -> Tensor:
-    """bool (key blocks,), on the CPU."""
+    """Bool (key blocks,), on the CPU."""
     grid = tiles.grid
     tokens = list(range(grid.prefix)) + list(range(grid.tokens - grid.suffix, grid.tokens))
     if first_frame:

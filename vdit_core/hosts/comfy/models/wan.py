@@ -28,6 +28,7 @@ def unknown(network: Any) -> str | None:
 
 
 def signature_of(network: Any) -> ModelSignature:
+    """The shape of a network."""
     return ModelSignature(len(network.blocks), network.num_heads, network.dim // network.num_heads)
 
 
