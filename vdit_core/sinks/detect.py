@@ -87,11 +87,12 @@ class Findings:
             "sinks": [vars(sink) | {n: _plain(getattr(sink, n)) for n in _MEASURED} for sink in self.sinks],
             **{
                 name: _rounded(getattr(self, name))
-                for name in ("peak", "peak_participation", "half", "common", "frames")
+                for name in _TABLES
             },
         }
 
 
+_TABLES = ("peak", "peak_participation", "half", "common", "frames")
 _MEASURED = ("mass", "ratio", "participation", "key_norm", "value_norm", "present")
 
 
@@ -107,7 +108,7 @@ def detect(record: SinkRecord, ratio: float = RATIO, participation: float = PART
         raise ValueError("The record holds no call: nothing was measured.")
     grid = record.run.grid
     tables: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("peak", "peak_participation", "half", "common", "frames")
+        name: [] for name in _TABLES
     }
     sinks: list[Sink] = []
     for layer in record.layers:
