@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test quick lint lint-web clean
+.PHONY: demo test quick lint lint-web locales clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/vdit demo
@@ -32,6 +32,10 @@ lint-web:
 	elif [ ! -x node_modules/.bin/eslint ] && ! npm ci --ignore-scripts --no-audit --no-fund --silent; then \
 		echo "lint-web: npm could not install eslint, so it did not check web/"; \
 	else npm run --silent lint; fi
+
+# Writes the English texts of the nodes anew; a ComfyUI with this pack must run at port 8188.
+locales: $(VENV)/.test
+	$(VENV)/bin/python locales/generate.py
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

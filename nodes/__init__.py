@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from . import renamed
 from .compare import CompareAttention
 from .demo_model import DemoModel
+from .files import LoadAttentionStore, LoadSparsityProfile, SaveAttentionStore, SaveSparsityProfile
 from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
-from .profile_files import LoadSparsityProfile, SaveSparsityProfile
 from .record import FinishRecording, RecordAttention
 from .sinks import SinkControlNode, SinkInspector
 from .sparse import SparseAttentionNode
 from .sparse_report import SparseReport
 from .sparsity_profile import SparsityProfile
-from .store_files import LoadAttentionStore, SaveAttentionStore
 from .structure import AttentionStructure
 from .transfer import LiveTransferNode, TransferAttention
 
@@ -49,4 +49,5 @@ class VDiTExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> VDiTExtension:
     """The function that ComfyUI looks for."""
+    renamed.listen()
     return VDiTExtension()

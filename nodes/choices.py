@@ -8,13 +8,12 @@ from ..vdit_core.selection import Indices, SelectionError
 
 
 def indices(name: str, meaning: str, default: str = "all", advanced: bool = False) -> io.String.Input:
-    """A text input in the grammar of `vdit_core.selection`."""
+    """A text input in the grammar of `vdit_core.selection`; meaning: the beginning of its tooltip."""
     return io.String.Input(
         name,
         default=default,
         advanced=advanced,
-        tooltip=f"{meaning.capitalize()}: all, none, 3, 3-7, 0-28/4 (every fourth), 0%-50% (the first half), early, "
-        "middle, late, joined by commas.",
+        tooltip=f"{meaning}, for example all, 3-7, 0-28/4 or 0%-50%. The help page on selections has all forms.",
     )
 
 
@@ -25,7 +24,7 @@ def branches(meaning: str) -> io.Combo.Input:
         options=["all", "cond", "uncond"],
         default="all",
         advanced=True,
-        tooltip=f"{meaning.capitalize()}: all, cond (the positive prompt) or uncond (the negative one).",
+        tooltip=f"{meaning}: all, cond (the positive prompt) or uncond (the negative one).",
     )
 
 

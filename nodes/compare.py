@@ -20,27 +20,29 @@ class CompareAttention(io.ComfyNode):
             node_id="VDiT_CompareAttention",
             display_name="Compare Attention",
             category=sockets.CATEGORY,
-            description="How alike the attention maps of two recordings are, layer by layer and head by head, "
-            "beside two baselines: the first recording's prompt from another seed, and maps with shuffled tokens.",
+            description="Measures how alike the attention maps of two recordings are, for every layer and head. Two "
+            "baselines are shown beside them: the first prompt from another seed, and maps with shuffled tokens.",
             search_aliases=["attention similarity", "compare attention maps", "attention difference"],
             inputs=[
-                sockets.AttentionStore.Input("first", tooltip="A recording."),
-                sockets.AttentionStore.Input("second", tooltip="Another: another prompt, seed or step."),
+                sockets.AttentionStore.Input("first", display_name="first recording", tooltip="The first recording."),
+                sockets.AttentionStore.Input("second", display_name="second recording",
+                    tooltip="The second recording, for example of another prompt or another seed."),
                 sockets.AttentionStore.Input(
-                    "baseline", optional=True,
-                    tooltip="The first's prompt from another seed: what the likeness is held against.",
+                    "baseline", display_name="baseline recording", optional=True,
+                    tooltip="A recording of the first prompt from another seed. It shows how alike two maps are by "
+                    "chance.",
                 ),
-                choices.indices("layers", "which layers to compare"),
-                choices.indices("steps", "which recorded steps to compare"),
-                choices.branches("which prompts' attention to compare"),
+                choices.indices("layers", "The layers to compare"),
+                choices.indices("steps", "The recorded steps to compare"),
+                choices.branches("The prompts whose attention is compared"),
                 io.Int.Input(
                     "other_step", default=-1, min=-1, max=10_000, advanced=True,
-                    tooltip="Compare every step of the first with this step of the second. -1: with the step at the "
-                    "same noise level.",
+                    tooltip="The step of the second recording that every step of the first is compared with. -1 takes"
+                    " the step at the same noise level.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="likeness", tooltip="The measures, layer by layer."),
+                io.Image.Output(display_name="likeness", tooltip="The similarity measures, layer by layer."),
                 io.String.Output(display_name="verdict", tooltip="The finding in words."),
                 io.String.Output(display_name="figures", tooltip="All figures by layer and head, as JSON."),
             ],

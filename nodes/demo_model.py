@@ -24,7 +24,8 @@ class DemoModel(io.ComfyNode):
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="A Wan2.1 T2V model of 9 layers."),
-                io.Clip.Output(display_name="clip", tooltip="For CLIP Text Encode; an unknown word is an error."),
+                io.Clip.Output(display_name="clip",
+                    tooltip="The text encoder, for CLIP Text Encode. A word that it does not know is an error."),
                 io.Vae.Output(display_name="vae", tooltip="A Wan2.1 VAE."),
             ],
         )  # fmt: skip

@@ -23,20 +23,22 @@ class LayerMaskNode(io.ComfyNode):
                 io.String.Input(
                     "mask",
                     default="all",
-                    tooltip="The layers, as text: all, none, 3, 3-7, 0-28/4 (every fourth), early, middle, late, each "
-                    "with an optional strength (3-7:0.5), joined by commas. The last term that names a layer counts.",
+                    tooltip="The layers as text, for example all, 3-7 or 0-28/4, each with an optional strength: "
+                    "3-7:0.5. Join several with commas; the last one that names a layer counts. The help page on "
+                    "selections has all forms.",
                 ),
                 io.Int.Input(
                     "layers",
+                    display_name="model's layers",
                     default=0,
                     min=0,
                     max=200,
                     advanced=True,
-                    tooltip="How many layers the model has that the mask is for; another model is then refused. "
-                    "0: any model that has the layers named.",
+                    tooltip="The number of layers of the model that the mask is made for. Another model is then "
+                    "refused. 0 allows every model that has the named layers.",
                 ),
             ],
-            outputs=[sockets.LayerMask.Output(display_name="layer mask", tooltip="For a transfer's layers.")],
+            outputs=[sockets.LayerMask.Output(display_name="layer mask", tooltip="The layer mask, for a transfer.")],
         )
 
     @classmethod

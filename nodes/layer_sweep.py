@@ -20,8 +20,6 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from nodes import common_ksampler
-
 from ..vdit_core import outcome
 from ..vdit_core.hosts.comfy import attach, signature
 from ..vdit_core.hosts.comfy.samplers import with_one_noise
@@ -30,7 +28,7 @@ from ..vdit_core.sweep.checkpoint import SweepFolder, fingerprint
 from ..vdit_core.sweep.plan import AT_ONCE, MODES, Sweep, batches
 from ..vdit_core.sweep.run import missing, run
 from ..vdit_core.transfer import LiveTransfer, TransferConfig
-from . import choices, images, sockets
+from . import choices, images, sampling, sockets
 from .live_batch import batch
 from .outcomes import Telling
 from .sampling import Sampling
@@ -48,38 +46,39 @@ class LayerSweep(io.ComfyNode):
             display_name="Layer Sweep",
             category=sockets.CATEGORY,
             description="Finds the layers that carry a video's structure: samples the source, the target, and the "
-            "target once for each layer with the source's attention maps in that layer, and scores them. It takes "
-            "the time of as many videos as the model has layers, two more, and one more for each batch.",
+            "target once for each layer with the source's attention maps in that layer, and scores them. It takes the"
+            " time of as many videos as the model has layers, two more, and one more for each batch.",
             search_aliases=["structure layers", "find layers", "layer ablation", "block sweep"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
-                io.Conditioning.Input("source", tooltip="The source's prompt: its motion and camera are looked for."),
-                io.Conditioning.Input("target", tooltip="The target's prompt."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt of all videos."),
-                io.Vae.Input("vae", tooltip="Decodes the videos, which are scored as pictures."),
-                io.Latent.Input("latent", tooltip="One empty latent; every video starts from the same noise."),
-                io.Int.Input(
-                    "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise.",
+                io.Conditioning.Input("source", display_name="source prompt",
+                    tooltip="The prompt of the source video, whose motion and camera the sweep looks for."),
+                io.Conditioning.Input(
+                    "target", display_name="target prompt",
+                    tooltip="The prompt of the target video.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="Sampling steps of each video."),
-                io.Float.Input("cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale."),
-                io.Combo.Input(
-                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip="As KSampler's.",
+                io.Conditioning.Input(
+                    "negative", display_name="negative prompt",
+                    tooltip="The negative prompt of all videos.",
                 ),
-                io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="simple", tooltip="As KSampler's.",
+                io.Vae.Input("vae", tooltip="The VAE that decodes the videos. They are compared as pictures."),
+                io.Latent.Input(
+                    "latent", display_name="empty latent",
+                    tooltip="One empty latent. Every video starts from the same noise.",
                 ),
+                *sampling.settings(),
                 io.Combo.Input(
                     "mode", options=list(MODES), default="each",
-                    tooltip="Which layers each video takes from the source: one (each), all up to it (first), all from "
-                    "it on (last), or all but one.",
+                    tooltip="The layers that each video takes from the source: one (each), all up to it (first), all "
+                    "from it on (last), or all but one.",
                 ),
-                choices.indices("transfer_steps", "in which sampling steps to transfer", advanced=True),
+                choices.indices("transfer_steps", "The sampling steps to transfer in", advanced=True),
                 io.Int.Input(
                     "videos_per_batch", default=0, min=0, max=202, advanced=True,
-                    tooltip="How many videos are sampled at once, the source among them. 0: as many as the free memory "
-                    f"takes, {AT_ONCE} at most. Every batch samples the source again, so large ones are faster; a "
-                    "finished one is kept when the sweep is interrupted.",
+                    tooltip="How many videos are sampled at once, the source among them. 0 takes as many as the "
+                    "free memory "
+                    f"holds, {AT_ONCE} at most. Every batch samples the source again, so large batches are faster. "
+                    "Finished batches are kept when the sweep is interrupted.",
                 ),
             ],
             outputs=[
@@ -87,10 +86,11 @@ class LayerSweep(io.ComfyNode):
                     display_name="structure layers",
                     tooltip="The layers that bring the target at least half as near to the source as the best one.",
                 ),
-                io.Image.Output(display_name="chart", tooltip="How near each video is to the source."),
-                io.Image.Output(display_name="videos", tooltip="Frames of the source, the target, and every video."),
-                io.String.Output(display_name="scores", tooltip="All scores, as a table."),
-                io.String.Output(display_name="report", tooltip="All scores and settings, as JSON."),
+                io.Image.Output(display_name="chart", tooltip="A chart of how near each video is to the source."),
+                io.Image.Output(display_name="videos",
+                    tooltip="Frames of the source, the target and every video of the sweep."),
+                io.String.Output(display_name="scores", tooltip="All scores as a table."),
+                io.String.Output(display_name="report", tooltip="All scores and settings as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
@@ -146,18 +146,17 @@ class LayerSweep(io.ComfyNode):
         told = Progress(telling, batches(missing(sweep, done), at_once), steps, layers)
         conditionings = {_SOURCE: source, _TARGET: target}
 
+        videos = Sampling(model, target, negative, vae, latent, seed, steps, cfg, sampler_name, scheduler)
+
         def sample(prompts: Sequence[str], transfer: LiveTransfer) -> Tensor:
             positive, repeated = batch([conditionings[prompt] for prompt in prompts], latent)
             patched = attach(attach(model, Steps(told.step)), transfer, required=True)
-            (found,) = common_ksampler(patched, seed, steps, cfg, sampler_name, scheduler, positive, negative, repeated)
+            found = videos.run(patched, positive, repeated)
             told.batch_done()
-            return found["samples"]
+            return found
 
         latents = run(sweep, sample, folder, at_once, done)
-        sampling = Sampling(model, target, negative, vae, latent, seed, steps, cfg, sampler_name, scheduler)
-        clips = torch.cat(
-            [told.decoded(sampling.decode(one), n, len(latents)) for n, one in enumerate(latents.split(1))]
-        )
+        clips = torch.cat([told.decoded(videos.decode(one), n, len(latents)) for n, one in enumerate(latents.split(1))])
         result = scores.measure(sweep, clips)
         ui = telling.tell(outcome.done(result.verdict()), layers)
         title = f"Layer sweep, {mode} · {steps} steps, seed {seed}"

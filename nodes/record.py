@@ -13,7 +13,7 @@ from ..vdit_core.recording.recorder import Recorder
 from ..vdit_core.recording.store.storage import TIERS
 from ..vdit_core.selection import Indices, Selection
 from ..vdit_core.sinks.observer import SinkObserver
-from . import choices, room, sockets
+from . import choices, memory_budget, sockets
 from .outcomes import Telling, forget_what_changed
 from .recording import Recording, fingerprint_of
 
@@ -32,34 +32,37 @@ class RecordAttention(io.ComfyNode):
             search_aliases=["capture attention", "save attention maps", "attention store"],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A Wan2.1 or Wan2.2 model; connect the output to the sampler of the source video."
+                    "model", tooltip="A Wan2.1 or Wan2.2 model. Connect the output to the sampler of the source video."
                 ),
-                choices.indices("layers", "which layers (transformer blocks) to record"),
-                choices.indices("steps", "which sampling steps to record"),
-                choices.branches("which prompts' attention to record"),
+                choices.indices("layers", "The layers (transformer blocks) to record"),
+                choices.indices("steps", "The sampling steps to record"),
+                choices.branches("The prompts whose attention is recorded"),
                 io.Combo.Input(
                     "quantization",
                     options=list(QUANTIZATIONS),
                     default="none",
-                    tooltip="exact: as the model computes it. int8: about half the memory, nearly the same result.",
+                    tooltip="How queries and keys are kept. none keeps them as the model computes them. int8 takes "
+                    "about half the memory, with nearly the same result.",
                 ),
                 io.Float.Input(
-                    "memory_gb",
+                    "memory_gb", display_name="memory (GiB)",
                     default=16.0,
                     min=0.1,
                     max=4096.0,
                     step=0.5,
-                    tooltip="How much memory, or disk, the recording may take, in GiB; never more than is free. A "
-                    "recording that would not fit is refused before the first step, with what would.",
+                    tooltip="The memory budget of the recording in GiB, in RAM or on disk. It never takes more than "
+                    "is free. A recording that would not fit is refused before the first step, with settings that "
+                    "would.",
                 ),
-                choices.indices("heads", "which attention heads to record", advanced=True),
+                choices.indices("heads", "The attention heads to record", advanced=True),
                 io.Combo.Input(
                     "what",
                     options=list(_WHAT),
                     default=_WHAT[0],
                     optional=True,
-                    tooltip=f"{_WHAT[0]}: for transfer and pictures of maps. {_WHAT[1]}: how much attention each token "
-                    f"gets, small enough for every layer and step, for Sink Inspector. {_WHAT[2]}: all of it.",
+                    tooltip=f"What is recorded. {_WHAT[0]} are for transfer and for pictures of maps. {_WHAT[1]} say how "
+                    "much attention each token gets, for Sink Inspector; they are small enough for every layer and "
+                    f"step. {_WHAT[2]} records all of it.",
                 ),
                 io.Combo.Input(
                     "tier",
@@ -67,14 +70,15 @@ class RecordAttention(io.ComfyNode):
                     default=TIERS[0],
                     optional=True,
                     advanced=True,
-                    tooltip="Where the recording is kept while it is used. RAM. pinned RAM: page-locked, faster to use "
-                    "often. GPU: fastest, if little is recorded. disk: in ComfyUI's folder for temporary files, for "
+                    tooltip="Where the recording is kept while it is used. pinned RAM is page-locked: faster to use "
+                    "often. GPU is fastest, for small recordings. disk is ComfyUI's folder for temporary files, for "
                     "recordings larger than RAM.",
                 ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The same model, watched."),
-                sockets.AttentionRecorder.Output(display_name="recorder", tooltip="For Finish Recording."),
+                sockets.AttentionRecorder.Output(display_name="recorder",
+                    tooltip="The recorder, for Finish Recording."),
             ],
             hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,
@@ -106,7 +110,7 @@ class RecordAttention(io.ComfyNode):
         selection = Selection(Indices(layers), Indices(heads), Indices(steps), branches)
         nothing = Selection(layers=Indices("none"), branches=branches)
         chosen = nothing if what == _WHAT[1] else selection
-        recorder = Recorder(chosen, quantization, tier, room.granted(memory_gb), room.temporary())
+        recorder = Recorder(chosen, quantization, tier, memory_budget.granted(memory_gb), memory_budget.temporary())
         observer = None if what == _WHAT[0] else SinkObserver(selection)
         telling = Telling(cls.hidden.unique_id, "Record Attention")
         recording = Recording(recorder, observer, cls.hidden.unique_id, telling)
@@ -123,10 +127,10 @@ class FinishRecording(io.ComfyNode):
             node_id="VDiT_FinishRecording",
             display_name="Finish Recording",
             category=sockets.CATEGORY,
-            description="Waits for the recorded sampler and hands on what was recorded.",
+            description="Waits for the sampler that is recorded, and gives out the recording.",
             search_aliases=["attention store"],
             inputs=[
-                sockets.AttentionRecorder.Input("recorder", tooltip="From Record Attention."),
+                sockets.AttentionRecorder.Input("recorder", tooltip="The recorder that Record Attention gives out."),
                 io.Latent.Input("latent", tooltip="The latent of the sampler that ran the recorded model, unchanged."),
             ],
             outputs=[
@@ -134,7 +138,7 @@ class FinishRecording(io.ComfyNode):
                 io.Latent.Output(display_name="latent", tooltip="The same latent."),
                 sockets.SinkRecord.Output(
                     display_name="statistics",
-                    tooltip="What was measured, for Sink Inspector; nothing if none was asked for.",
+                    tooltip="The statistics, for Sink Inspector. Empty if Record Attention was not asked for any.",
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],

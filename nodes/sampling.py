@@ -20,22 +20,37 @@ from .live_batch import batch
 _EDGE = 320  # px of a scored video's longer side: enough to see where things are, and many videos fit the memory
 
 
-def inputs() -> list[io.Input]:
-    """A sampler's inputs, as KSampler has them."""
+def settings() -> list[io.Input]:
+    """The settings of a sampler, as KSampler has them."""
+    samplers = comfy.samplers.KSampler
     return [
-        io.Conditioning.Input("positive", tooltip="The prompt of all videos."),
-        io.Conditioning.Input("negative", tooltip="The negative prompt of all videos."),
-        io.Vae.Input("vae", tooltip="Decodes the videos, which are compared as pictures."),
-        io.Latent.Input("latent", tooltip="One empty latent; every video starts from the same noise."),
-        io.Int.Input("seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="Of the noise."),
-        io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="Sampling steps of each video."),
-        io.Float.Input("cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance scale."),
-        io.Combo.Input(
-            "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip="As KSampler's."
+        io.Int.Input(
+            "seed", default=0, min=0, max=2**64 - 1, control_after_generate=True, tooltip="The seed of the noise."
+        ),
+        io.Int.Input("steps", default=20, min=1, max=10_000, tooltip="The number of sampling steps of each video."),
+        io.Float.Input(
+            "cfg", default=6.0, min=0.0, max=100.0, step=0.1, tooltip="The scale of classifier-free guidance."
         ),
         io.Combo.Input(
-            "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="simple", tooltip="As KSampler's."
+            "sampler_name", display_name="sampler", options=samplers.SAMPLERS, default="euler",
+            tooltip="The sampler, as in KSampler.",
         ),
+        io.Combo.Input(
+            "scheduler", options=samplers.SCHEDULERS, default="simple", tooltip="The scheduler, as in KSampler.",
+        ),
+    ]  # fmt: skip
+
+
+def inputs() -> list[io.Input]:
+    """All that a node asks for that samples one prompt."""
+    return [
+        io.Conditioning.Input("positive", display_name="prompt", tooltip="The prompt of all videos."),
+        io.Conditioning.Input("negative", display_name="negative prompt", tooltip="The negative prompt of all videos."),
+        io.Vae.Input("vae", tooltip="The VAE that decodes the videos. They are compared as pictures."),
+        io.Latent.Input(
+            "latent", display_name="empty latent", tooltip="One empty latent. Every video starts from the same noise."
+        ),
+        *settings(),
     ]
 
 
@@ -62,8 +77,12 @@ class Sampling:
         """
         positive, repeated = batch([self.positive] * count, self.latent)
         model = self.model if editor is None else attach(self.model, editor, required=True)
+        return self.run(model, positive, repeated)
+
+    def run(self, model: Any, positive: list, latent: dict[str, Any]) -> Tensor:
+        """The latents of a batch, by a model as it is patched."""
         (found,) = common_ksampler(
-            model, self.seed, self.steps, self.cfg, self.sampler_name, self.scheduler, positive, self.negative, repeated
+            model, self.seed, self.steps, self.cfg, self.sampler_name, self.scheduler, positive, self.negative, latent
         )
         return found["samples"]
 

@@ -31,34 +31,38 @@ class SinkInspector(io.ComfyNode):
             node_id="VDiT_SinkInspector",
             display_name="Sink Inspector",
             category=sockets.CATEGORY,
-            description="Finds attention sinks: keys that take outsized attention from nearly all queries. Shows them "
-            "by layer and head, over the frames and the steps; says what they are like; hands them to Sink Control.",
+            description="Finds attention sinks: keys that take outsized attention from nearly all queries. Shows them"
+            " by layer and head, over the frames and the steps; says what they are like; hands them to Sink Control.",
             search_aliases=["attention sink", "registers", "massive activations", "received attention"],
             inputs=[
                 io.MultiType.Input(
                     "record", types=[sockets.SinkRecord, sockets.AttentionStore],
-                    tooltip="What was measured (Finish Recording's statistics), or a recording of queries and keys.",
+                    tooltip="The statistics of Finish Recording, or a recording of queries and keys.",
                 ),
-                io.Image.Input("frames", optional=True, tooltip="The decoded video, to see where the sinks lie."),
+                io.Image.Input("frames", optional=True,
+                    tooltip="The decoded video. The panel draws the sinks over its frames."),
                 io.Float.Input(
                     "ratio", default=RATIO, min=1.5, max=100_000.0, step=0.5,
-                    tooltip="A sink's attention, at least so many times a key's uniform share.",
+                    tooltip="The smallest attention of a sink, as a multiple of the uniform share of a key.",
                 ),
                 io.Float.Input(
                     "participation", default=PARTICIPATION, min=0.0, max=1.0, step=0.05, advanced=True,
-                    tooltip="How evenly the queries look at a sink, at least. 1: all alike; near 0: a few only.",
+                    tooltip="The smallest participation ratio of a sink: how evenly the queries look at it. 1 means "
+                    "all alike, near 0 only a few.",
                 ),
                 io.Int.Input(
-                    "layer", default=-1, min=-1, max=200, tooltip="Whose map is drawn. -1: the strongest key's layer.",
+                    "layer", default=-1, min=-1, max=200,
+                    tooltip="The layer whose map is drawn. -1 takes the layer of the strongest key.",
                 ),
                 io.Int.Input(
-                    "head", default=-1, min=-1, max=200, tooltip="Whose map is drawn. -1: the strongest key's head.",
+                    "head", default=-1, min=-1, max=200,
+                    tooltip="The head whose map is drawn. -1 takes the head of the strongest key.",
                 ),
             ],
             outputs=[
-                sockets.Sinks.Output(display_name="sinks", tooltip="For Sink Control."),
+                sockets.Sinks.Output(display_name="sinks", tooltip="The sinks that were found, for Sink Control."),
                 io.Image.Output(display_name="by head", tooltip="The strongest key of every layer and head."),
-                io.Image.Output(display_name="map", tooltip="Where a head's attention goes, frame by frame."),
+                io.Image.Output(display_name="map", tooltip="Where the attention of a head goes, frame by frame."),
                 io.Image.Output(display_name="over steps", tooltip="The strongest key of every layer, step by step."),
                 io.String.Output(display_name="report", tooltip="The findings in words."),
                 io.String.Output(display_name="figures", tooltip="All findings as JSON."),
@@ -140,29 +144,32 @@ class SinkControlNode(TellingNode):
             node_id="VDiT_SinkControl",
             display_name="Sink Control",
             category=sockets.CATEGORY,
-            description="Takes sinks away while the model samples, or does the same to random others: so one sees "
-            "whether they matter.",
+            description="Takes sinks away while the model samples, or does the same to random others. The two videos "
+            "show whether the sinks matter.",
             search_aliases=["mask sinks", "remove attention sink", "skip heads", "register tokens"],
             inputs=[
-                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model; connect the output to the sampler."),
-                sockets.Sinks.Input("sinks", tooltip="From Sink Inspector: of the same model, size and length."),
+                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model. Connect the output to the sampler."),
+                sockets.Sinks.Input("sinks",
+                    tooltip="The sinks that Sink Inspector found in the same model, at the same size and length."),
                 io.Combo.Input(
                     "action", options=list(ACTIONS), default="mask",
-                    tooltip="mask: the keys are left out. cap: their attention is brought down to the cap. mean: their "
-                    "heads give their mean output everywhere. skip: their heads give nothing.",
+                    tooltip="What is done to the sinks. mask leaves their keys out. cap limits their attention. mean "
+                    "lets their heads give their mean output everywhere. skip lets their heads give nothing.",
                 ),
                 io.Combo.Input(
                     "of", options=list(_INSTEAD), default=_INSTEAD[0],
-                    tooltip="Random others are the control: as many tokens of the same heads (mask, cap), or as many "
-                    "other heads (mean, skip).",
+                    tooltip="What is changed. Random others are the control experiment: as many tokens of the same "
+                    "heads (mask, cap), or as many other heads (mean, skip).",
                 ),
                 io.Float.Input(
-                    "cap", default=1.0, min=0.01, max=99.0, step=0.5,
-                    tooltip="With cap: the largest share of all attention that a sink may take, in %.",
+                    "cap", display_name="cap (%)", default=1.0, min=0.01, max=99.0, step=0.5,
+                    tooltip="The largest share of all attention that a sink may take, in %. Only the action cap uses "
+                    "it.",
                 ),
                 # Not "seed": to that name the page adds a control that draws another one after every run.
                 io.Int.Input(
-                    "random_seed", default=0, min=0, max=2**32 - 1, advanced=True, tooltip="Of the random others."
+                    "random_seed", default=0, min=0, max=2**32 - 1, advanced=True,
+                    tooltip="The seed that chooses the random others."
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model without its sinks.")],

@@ -22,35 +22,37 @@ def where_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "method", options=list(METHODS), default="block top-k",
-            tooltip="block top-k: the blocks whose mean fits best, chosen at every call. mass: as many as hold a given "
-            "mass. window, radial: by place and time alone. exact top-k, exact top-p: the strongest weights of every "
-            "query; slow, the ruler for the others.",
+            tooltip="How the computed part is chosen. block top-k takes the blocks with the highest mean scores, "
+            "block top-p as many as hold a given mass. window and radial choose by place and time alone. exact top-k "
+            "and exact top-p take the strongest weights of every query: slow, the reference for the others.",
         ),
         io.String.Input(
             "dense_layers", default="none",
-            tooltip="Layers that are computed whole, as in Layer Mask: all, none, 3, 3-7, early, joined by commas. At "
-            "a strength (3-7:0.5), that part of the way from keep to whole.",
+            tooltip="The layers that are computed whole, written as in Layer Mask: none, 3, 3-7. A strength such as "
+            "3-7:0.5 goes half of the way from keep to whole.",
         ),
         io.Float.Input(
-            "dense_first", default=10.0, min=0.0, max=100.0, step=5.0,
-            tooltip="The first steps, in %, are computed whole: there the video's layout is made.",
+            "dense_first", display_name="dense first steps (%)", default=10.0, min=0.0, max=100.0, step=5.0,
+            tooltip="The part of the steps at the beginning that are computed whole, in %. The layout of the video is"
+            " made there.",
         ),
         io.Float.Input(
-            "dense_last", default=0.0, min=0.0, max=100.0, step=5.0, advanced=True,
-            tooltip="The last steps, in %, are computed whole.",
+            "dense_last", display_name="dense last steps (%)", default=0.0, min=0.0, max=100.0, step=5.0, advanced=True,
+            tooltip="The part of the steps at the end that are computed whole, in %.",
         ),
         io.Boolean.Input(
-            "first_frame", default=False, advanced=True,
-            tooltip="Always keep the first frame's blocks, whatever the method says of them.",
+            "first_frame", display_name="keep first frame", default=False, advanced=True,
+            tooltip="Whether the blocks of the first frame are always kept.",
         ),
         io.Int.Input(
             "minimum_tokens", default=4096, min=0, max=10_000_000, advanced=True,
-            tooltip="Smaller maps are computed whole: there is nothing to gain. 0 to see what the method does.",
+            tooltip="Maps of fewer tokens are computed whole, because nothing can be gained there. 0 always uses the "
+            "method.",
         ),
         io.Combo.Input(
             "if_slower", options=list(IF_SLOWER), default="dense", advanced=True,
-            tooltip="Where the method is not faster than the dense attention (measured once): compute densely, or "
-            "sparsely all the same.",
+            tooltip="What to do where the method is not faster than dense attention, which is measured once: compute "
+            "the whole map, or use the method all the same.",
         ),
     ]  # fmt: skip
 
@@ -98,23 +100,24 @@ class SparseAttentionNode(TellingNode):
             node_id="VDiT_SparseAttention",
             display_name=_NAME,
             category=sockets.CATEGORY,
-            description="Computes a part of each attention map only, which is faster for long videos. A Sparsity "
+            description="Computes only a part of each attention map, which is faster for long videos. A Sparsity "
             "Profile spends that part on the layers and heads that need it.",
             search_aliases=["faster attention", "block sparse", "speed up wan", "radial attention", "top-k attention"],
             inputs=[
-                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model; connect the output to the sampler."),
+                io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model. Connect the output to the sampler."),
                 io.Float.Input(
-                    "keep", default=30.0, min=0.0, max=100.0, step=5.0,
-                    tooltip="How much of each map is computed, in % (of its mass, for methods that reach a mass); "
-                    "with a profile, the mean over layers and heads. 100: the stock result, bit for bit.",
+                    "keep", display_name="keep (%)", default=30.0, min=0.0, max=100.0, step=5.0,
+                    tooltip="The part of each map that is computed, in %; for top-p methods, the part of its mass. "
+                    "With a profile it is the mean over layers and heads. 100 is the stock result, bit for bit.",
                 ),
                 *where_inputs(),
                 io.Float.Input(
                     "temperature", default=1.0, min=0.1, max=10.0, step=0.05, advanced=True,
-                    tooltip="Of the maps that are not whole: below 1 sharper, above 1 softer. A profile has its own.",
+                    tooltip="The temperature of the maps that are not computed whole. Below 1 they are sharper, above"
+                    " 1 softer. A profile has its own temperatures.",
                 ),
                 sockets.SparseProfile.Input(
-                    "profile", optional=True, tooltip="Which layers and heads need how much (Sparsity Profile)."
+                    "profile", optional=True, tooltip="How much each layer and head needs, from Sparsity Profile."
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with sparse attention.")],

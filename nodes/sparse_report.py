@@ -35,17 +35,19 @@ class SparseReport(io.ComfyNode):
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
                 *sampling_inputs(),
                 io.String.Input(
-                    "keeps", default="50, 30, 20",
-                    tooltip="The parts of the maps to try, in %; the first one's videos are shown side by side.",
+                    "keeps", display_name="keeps (%)", default="50, 30, 20",
+                    tooltip="The parts of the maps to try, in %. The videos of the first one are shown side by side.",
                 ),
                 *sparse.where_inputs(),
                 sockets.SparseProfile.Input(
-                    "profile", optional=True, tooltip="Compared with the same density spent alike on all heads."
+                    "profile", optional=True,
+                    tooltip="A profile, which is compared with the same density spent alike on all heads."
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="side by side", tooltip="Dense and sparse, frame by frame."),
-                io.Image.Output(display_name="chart", tooltip="Quality over density and over time."),
+                io.Image.Output(display_name="side by side",
+                    tooltip="The dense and the sparse videos, frame by frame."),
+                io.Image.Output(display_name="chart", tooltip="A chart of quality over density and over time."),
                 io.String.Output(display_name="table", tooltip="All figures as a table."),
                 io.String.Output(display_name="figures", tooltip="All figures as JSON."),
             ],

@@ -34,34 +34,36 @@ class SparsityProfile(io.ComfyNode):
             node_id="VDiT_SparsityProfile",
             display_name="Sparsity Profile",
             category=sockets.CATEGORY,
-            description="Measures which layers and heads of a model tolerate sparse attention, and how a given part of "
-            "the maps is best spent on them. Measure once, save the profile, use it for every video.",
+            description="Measures which layers and heads of a model tolerate sparse attention, and how a given part "
+            "of the maps is best spent on them. Measure once, save the profile, use it for every video.",
             search_aliases=["sparsity sensitivity", "layer sensitivity", "sparse calibration"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
                 *sampling_inputs(),
                 io.Combo.Input(
                     "method", options=[name for name in METHODS if name not in TOP_P], default="block top-k",
-                    tooltip="What Sparse Attention will use; each method needs a profile of its own.",
+                    tooltip="The method that Sparse Attention will use. Each method needs a profile of its own.",
                 ),
                 io.Float.Input(
-                    "keep", default=30.0, min=1.0, max=100.0, step=5.0,
-                    tooltip="The part of the maps that is kept on average, in %. Sparse Attention may ask the "
-                    "profile for others.",
+                    "keep", display_name="keep (%)", default=30.0, min=1.0, max=100.0, step=5.0,
+                    tooltip="The part of the maps that is kept on average, in %. Sparse Attention can ask the same "
+                    "profile for another part.",
                 ),
                 io.Combo.Input(
                     "measure", options=[_RUN, _VIDEOS], default=_RUN,
-                    tooltip=f"{_RUN}: errors of the attention's output, from one dense video. {_VIDEOS}: besides, "
-                    "each layer alone is masked and the video compared: about as many videos as there are layers.",
+                    tooltip=f"What is measured. {_RUN} takes the errors of the attention's output from one dense "
+                    f"video. {_VIDEOS} also masks each layer alone and compares the videos: about one for each layer.",
                 ),
                 io.Int.Input(
                     "videos_per_batch", default=0, min=0, max=64, advanced=True,
-                    tooltip=f"How many videos are sampled at once with '{_VIDEOS}', the dense one among them; 0: 4.",
+                    tooltip=f"How many videos are sampled at once with '{_VIDEOS}', the dense one among them. 0 "
+                    "takes 4.",
                 ),
             ],
             outputs=[
-                sockets.SparseProfile.Output(display_name="profile", tooltip="For Sparse Attention."),
-                io.Image.Output(display_name="figure", tooltip="What each head tolerates, and what it gets."),
+                sockets.SparseProfile.Output(display_name="profile", tooltip="The profile, for Sparse Attention."),
+                io.Image.Output(display_name="figure",
+                    tooltip="A figure of what each head tolerates, and what it gets."),
                 io.String.Output(display_name="report", tooltip="The findings in words and as a table."),
             ],
             hidden=[io.Hidden.unique_id],

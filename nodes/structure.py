@@ -22,58 +22,62 @@ class AttentionStructure(io.ComfyNode):
             node_id="VDiT_AttentionStructure",
             display_name="Attention Structure",
             category=sockets.CATEGORY,
-            description="Shows the attention maps of a recording: the whole map, a band enlarged, frame by frame, how "
-            "attention falls with distance, and one map over all recorded steps.",
+            description="Shows the attention maps of a recording: the whole map, a band enlarged, frame by frame, how"
+            " attention falls with distance, and one map over all recorded steps.",
             search_aliases=["attention map", "visualize attention", "attention heatmap", "plot attention"],
             inputs=[
-                sockets.AttentionStore.Input("store", tooltip="The recording: Finish Recording, or a file."),
+                sockets.AttentionStore.Input("store", tooltip="The recording, from Finish Recording or from a file."),
                 io.Int.Input(
                     "layer", default=-1, min=-1, max=200,
-                    tooltip="Which layer's map is shown. -1: the middle one of those recorded.",
+                    tooltip="The layer whose map is shown. -1 shows the middle one of those recorded.",
                 ),
                 io.Int.Input(
                     "step", default=-1, min=-1, max=10_000,
-                    tooltip="Which step's map is shown. -1: the middle one of those recorded.",
+                    tooltip="The step whose map is shown. -1 shows the middle one of those recorded.",
                 ),
                 io.Int.Input(
                     "head", default=-1, min=-1, max=200,
-                    tooltip="Which head's map is shown. -1: the mean of all heads.",
+                    tooltip="The head whose map is shown. -1 shows the mean of all heads.",
                 ),
                 io.String.Input(
                     "branch", default="cond",
-                    tooltip="Whose maps: cond (the positive prompt), uncond (the negative one), another that was "
-                    "recorded, such as 'cond 2', or all for the figures of all.",
+                    tooltip="The prompt whose maps are shown: cond (positive), uncond (negative), another that was "
+                    "recorded, such as 'cond 2', or all.",
                 ),
                 io.Boolean.Input(
                     "log_scale", default=True,
-                    tooltip="Colours by the logarithm of the weight: most of a map is faint.",
+                    tooltip="Colours follow the logarithm of the weight. Most weights of a map are small, and would "
+                    "all look alike without it.",
                 ),
-                choices.indices("layers", "of which layers to take figures and curves", advanced=True),
-                choices.indices("steps", "of which recorded steps to take figures, curves and the animation"),
+                choices.indices("layers", "The layers whose figures and curves are taken", advanced=True),
+                choices.indices("steps", "The recorded steps whose figures, curves and pictures are taken"),
                 io.Combo.Input(
                     "queries", options=["auto", "all", "sampled"], default="auto", advanced=True,
-                    tooltip="all: every row of a map. sampled: 1024 random rows, an estimate with standard errors. "
-                    "auto: all up to 8192 tokens, and on an NVIDIA GPU.",
+                    tooltip="How many rows of each map are computed. all computes every row. sampled computes 1024 "
+                    "random rows, "
+                    "an estimate with standard errors. auto computes all up to 8192 tokens, and on an NVIDIA GPU.",
                 ),
                 io.Int.Input(
                     "pooled", default=512, min=16, max=2048, step=16, advanced=True,
-                    tooltip="A map of more tokens than this is pooled to so many blocks in each direction.",
+                    tooltip="The size of the shown map. A map of more tokens is pooled to this many blocks in each "
+                    "direction.",
                 ),
                 io.Int.Input(
                     "sample", default=0, min=0, max=4095, advanced=True,
-                    tooltip="Which video's map is shown, if several were recorded in one batch.",
+                    tooltip="The video whose map is shown, if several were recorded in one batch.",
                 ),
-                _tokens("rows", "Which queries' rows are enlarged"),
-                _tokens("columns", "Which keys' columns are enlarged"),
+                _tokens("rows", "The queries whose rows are enlarged"),
+                _tokens("columns", "The keys whose columns are enlarged"),
             ],
             outputs=[
-                io.Image.Output(display_name="map", tooltip="The whole map."),
-                io.Image.Output(display_name="band", tooltip="A band around the diagonal, enlarged."),
-                io.Image.Output(display_name="frames", tooltip="Attention from frame to frame, every layer."),
-                io.Image.Output(display_name="locality", tooltip="How attention falls with distance, every layer."),
+                io.Image.Output(display_name="map", tooltip="The whole map, pooled."),
+                io.Image.Output(display_name="band", tooltip="A band around the diagonal, at full resolution."),
+                io.Image.Output(display_name="frames", tooltip="The attention from frame to frame, for every layer."),
+                io.Image.Output(display_name="locality",
+                    tooltip="How attention falls with distance in time and space, for every layer."),
                 io.Image.Output(display_name="steps", tooltip="The whole map at each step, as frames of a video."),
-                io.String.Output(display_name="figures", tooltip="The figures of each layer, as a table."),
-                io.String.Output(display_name="report", tooltip="The figures and their errors, as JSON."),
+                io.String.Output(display_name="figures", tooltip="The figures of each layer as a table."),
+                io.String.Output(display_name="report", tooltip="The figures and their standard errors as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
@@ -139,6 +143,7 @@ def _tokens(name: str, meaning: str) -> io.String.Input:
         name,
         default="",
         advanced=True,
-        tooltip=f"{meaning}: tokens as first-last, such as 0-1023; up to 1024 every weight is shown, more are pooled. "
-        "Empty: a few frames in the middle.",
+        tooltip=f"{meaning}, as tokens first-last, for example 0-1023. Up to 1024 tokens every weight is shown, "
+        "more are "
+        "pooled. Empty shows a few frames in the middle.",
     )

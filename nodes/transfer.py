@@ -22,20 +22,24 @@ def _where_inputs() -> list[io.Input]:
     """What both transfers ask: where, and how much."""
     return [
         sockets.LayerMask.Input(
-            "mask", optional=True, tooltip="Which layers, each with a strength (Layer Mask). Not connected: all layers."
+            "mask",
+            display_name="layer mask",
+            optional=True,
+            tooltip="The layers to transfer, each with a strength, from Layer Mask. Without a connection all layers "
+            "are transferred.",
         ),
-        choices.indices("steps", "in which sampling steps to transfer"),
+        choices.indices("steps", "The sampling steps to transfer in"),
         io.Float.Input(
             "strength",
             default=1.0,
             min=0.0,
             max=1.0,
             step=0.05,
-            tooltip="1: the source's maps; 0: the target's own, bit for bit the stock result; between: a blend. "
-            "Multiplies the mask's strengths.",
+            tooltip="How much of the source's maps is used. 1 takes the source's maps, 0 the target's own (bit for "
+            "bit the stock result), values between blend the two. The strengths of the mask are multiplied by it.",
         ),
-        choices.branches("in which prompts' attention to transfer"),
-        choices.indices("heads", "in which attention heads to transfer", advanced=True),
+        choices.branches("The prompts whose attention is transferred"),
+        choices.indices("heads", "The attention heads to transfer", advanced=True),
     ]
 
 
@@ -58,22 +62,25 @@ class TransferAttention(_TransferNode):
             node_id="VDiT_TransferAttention",
             display_name="Transfer Attention (layer mask)",
             category=sockets.CATEGORY,
-            description="Samples with the attention maps of a recorded video in the place of the model's own: the "
-            "source's motion and camera, this prompt's content. Use the source's seed, size and sampler settings.",
+            description="Samples with the attention maps of a recorded video in place of the model's own. The video "
+            "keeps the source's motion and camera and takes its content from this prompt. Use the seed, size and "
+            "sampler settings of the source.",
             search_aliases=_ALIASES,
             inputs=[
-                io.Model.Input("model", tooltip="The model that samples the target; its output goes to the sampler."),
-                sockets.AttentionStore.Input("store", tooltip="The source's attention: Finish Recording, or a file."),
+                io.Model.Input("model",
+                    tooltip="The model that samples the target. Connect the output to the sampler."),
+                sockets.AttentionStore.Input("store",
+                    tooltip="The attention of the source, from Finish Recording or from a file."),
                 *_where_inputs(),
                 io.Float.Input(
-                    "gap",
+                    "gap", display_name="largest gap",
                     default=0.001,
                     min=0.001,
                     max=1.0,
                     step=0.001,
                     advanced=True,
-                    tooltip="How far apart the noise levels of recorded and sampled steps may be. Widen it to use a "
-                    "recording made with other steps; each step then takes the nearest.",
+                    tooltip="How far apart the noise levels of a recorded and a sampled step may be. Widen it to use "
+                    "a recording that was made with other steps; each step then takes the nearest one.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the source's maps.")],
@@ -103,7 +110,12 @@ class LiveTransferNode(_TransferNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         more = [
-            io.Conditioning.Input(f"target_{n}", optional=True, tooltip="A further target in the same batch.")
+            io.Conditioning.Input(
+                f"target_{n}",
+                display_name=f"target prompt {n}",
+                optional=True,
+                tooltip="The prompt of a further target in the same batch.",
+            )
             for n in range(2, _TARGETS + 1)
         ]
         return io.Schema(
@@ -114,19 +126,33 @@ class LiveTransferNode(_TransferNode):
             "attention maps. Nothing is stored: any size and length works. Item 0 of the batch is the source.",
             search_aliases=_ALIASES,
             inputs=[
-                io.Model.Input("model", tooltip="The model; connect the output to the sampler."),
-                io.Conditioning.Input("source", tooltip="The source's prompt: its motion and camera are kept."),
-                io.Conditioning.Input("target", tooltip="The target's prompt."),
+                io.Model.Input("model", tooltip="The model. Connect the output to the sampler."),
+                io.Conditioning.Input(
+                    "source",
+                    display_name="source prompt",
+                    tooltip="The prompt of the source video, whose motion and camera are kept.",
+                ),
+                io.Conditioning.Input(
+                    "target", display_name="target prompt", tooltip="The prompt of the target video."
+                ),
                 *more,
                 io.Latent.Input(
-                    "latent", tooltip="One empty latent; it is repeated for source and targets, same noise."
+                    "latent",
+                    display_name="empty latent",
+                    tooltip="One empty latent. It is repeated for source and targets, with the same noise.",
                 ),
                 *_where_inputs(),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="For the sampler."),
-                io.Conditioning.Output(display_name="positive", tooltip="For the sampler: one prompt per batch item."),
-                io.Latent.Output(display_name="latent", tooltip="For the sampler: one item per prompt, same noise."),
+                io.Model.Output(display_name="model", tooltip="The model, for the sampler."),
+                io.Conditioning.Output(
+                    display_name="positive",
+                    tooltip="The prompts, for the sampler's positive input: one for each item of the batch.",
+                ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="The latents, for the sampler: one item for each prompt, all with the same noise.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             has_intermediate_output=True,

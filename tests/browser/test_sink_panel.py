@@ -26,7 +26,7 @@ def test_it_begins_with_the_strongest_key(comfy, inspector, told):
         comfy, inspector,
         f"strongest: token 7 · frame 0, row 0, column 7 · {strongest:.0f} × uniform, "
         f"{100 * strongest / TOKENS:.0f} % of all attention",
-        "participation 0.83 · key norm 4.25 × the median · value norm 0.08 ×",
+        "participation ratio 0.83 · key norm 4.25 × the median · value norm 0.08 ×",
     )  # fmt: skip
     comfy.expect(panel(comfy, inspector).get_by_text(EMPTY)).to_be_hidden()
     comfy.expect(panel(comfy, inspector).locator(".cell.framed")).to_have_count(3)
@@ -58,7 +58,7 @@ def test_of_a_weak_key_less_is_known(comfy, inspector, told):
     over(comfy, inspector, weakest)
     readout(
         comfy, inspector, re.compile(rf"^token {weakest} · .+ · 0\.\d × uniform, 0\.\d+ % of all attention$"),
-        f"participation and norms are kept of a head's {strongest} strongest keys only",
+        f"participation ratio and norms are kept of a head's {strongest} strongest keys only",
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_the_pointer_tells_of_tokens_and_heads(comfy, inspector, told):
         comfy,
         inspector,
         re.compile("^token 7 · frame 0, row 0, column 7"),
-        re.compile("^participation 0.83 · key norm 4.25"),
+        re.compile("^participation ratio 0.83 · key norm 4.25"),
     )
     comfy.expect(box(comfy, inspector, 0).locator(".cursor")).to_be_visible()
     cell(comfy, inspector, 2, 1).hover()

@@ -19,7 +19,7 @@ from variants import MODEL
 
 # isort: split
 import folder_paths
-from pack.nodes import profile_files, store_files
+from pack.nodes import files as file_nodes
 from pack.vdit_core.call import ModelSignature
 from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.recording.store import AttentionStore, StoreFileError
@@ -59,11 +59,11 @@ class Recordings:
 
     @staticmethod
     def save(store, prefix: str) -> str:
-        return run(store_files.SaveAttentionStore, {"filename_prefix": prefix}, store=store)[1]
+        return run(file_nodes.SaveAttentionStore, {"filename_prefix": prefix}, store=store)[1]
 
     @staticmethod
     def open(name: str):
-        return run(store_files.LoadAttentionStore, {"file": name})[0]
+        return run(file_nodes.LoadAttentionStore, {"file": name})[0]
 
 
 class Profiles:
@@ -72,11 +72,11 @@ class Profiles:
 
     @staticmethod
     def save(found, prefix: str) -> str:
-        return run(profile_files.SaveSparsityProfile, {"filename_prefix": prefix}, profile=found)[1]
+        return run(file_nodes.SaveSparsityProfile, {"filename_prefix": prefix}, profile=found)[1]
 
     @staticmethod
     def open(name: str):
-        return run(profile_files.LoadSparsityProfile, {"file": name})[0]
+        return run(file_nodes.LoadSparsityProfile, {"file": name})[0]
 
 
 KINDS = {"recording": Recordings, "profile": Profiles}
@@ -233,7 +233,7 @@ def check_not_read(name, kind):
     with installation(kind) as base:
         before = files(base)
         name = name.replace("{base}", str(base)).replace("{}", kind.suffix)
-        node = {Recordings: store_files.LoadAttentionStore, Profiles: profile_files.LoadSparsityProfile}[kind]
+        node = {Recordings: file_nodes.LoadAttentionStore, Profiles: file_nodes.LoadSparsityProfile}[kind]
         found = raised_by(kind.open, name)
         text = "text" + kind.suffix in name
         wanted = "is not a whole" if text else ("is not a", "There is no")
@@ -252,7 +252,7 @@ def check_the_list_shows_what_can_be_read(kind):
         made = kind.make()
         saved = {kind.save(made, prefix) for prefix in ("car", "cars/red", "車")}
         shutil.copy(base / "secret" / f"secret{kind.suffix}", base / "input" / "attention" / f"given{kind.suffix}")
-        names = {Recordings: store_files._FILES, Profiles: profile_files._FILES}[kind].names()
+        names = {Recordings: file_nodes._STORES, Profiles: file_nodes._PROFILES}[kind].names()
         assert saved | {f"attention/given{kind.suffix} [input]"} <= set(names), names
         assert not any(".part" in name for name in names), names
         for name in names:
@@ -301,7 +301,7 @@ def check_a_file_replaced_after_it_was_loaded(change, message):
     with installation(Recordings) as base:
         name = Recordings.save(recording(), "car")
         path = base / "output" / "attention" / "car_00001_.safetensors"
-        before = store_files.LoadAttentionStore.fingerprint_inputs(file=name)
+        before = file_nodes.LoadAttentionStore.fingerprint_inputs(file=name)
         store = Recordings.open(name)
         where = TransferConfig(LayerMask("0"))
         right = sample(host.attach(MODEL, Transfer(store, where)), **RUN)
@@ -310,7 +310,7 @@ def check_a_file_replaced_after_it_was_loaded(change, message):
         error = raised_by(sample, host.attach(MODEL, Transfer(store, where)), **RUN)
         assert message in str(error), repr(error)
         assert isinstance(error, StoreFileError | OSError)
-        assert store_files.LoadAttentionStore.fingerprint_inputs(file=name) != before, "the node would not run again"
+        assert file_nodes.LoadAttentionStore.fingerprint_inputs(file=name) != before, "the node would not run again"
 
 
 inside.report(globals(), nothing_stays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from functools import cache
@@ -63,20 +64,22 @@ def test_every_node_and_every_socket_is_described(ours):
     assert bare == []
 
 
-def test_the_english_names_are_those_of_the_nodes(ours):
+def test_the_english_texts_are_generated_from_the_nodes(registered):
     """The page shows this file's texts in the place of the nodes' own, so they must not fall behind."""
-    named = json.loads(NAMES.read_text(encoding="utf-8"))
-    assert sorted(named) == sorted(ours)
+    spec = importlib.util.spec_from_file_location("generate", PACK / "locales" / "generate.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert NAMES.read_text(encoding="utf-8") == script.generate(registered), "run `make locales`"
+
+
+def test_tooltips_are_sentences(ours):
+    """They begin with a capital letter and end with a full stop, and do not begin in the middle of a thought."""
+    texts = {name: [schema["description"], *schema["output_tooltips"]] for name, schema in ours.items()}
     for name, schema in ours.items():
-        entry = named[name]
-        assert (entry["display_name"], entry["description"]) == (schema["display_name"], schema["description"]), name
-        assert all(text["name"] for text in entry.get("inputs", {}).values()), name
-        assert {i: text["tooltip"] for i, text in entry.get("inputs", {}).items()} == {
-            i: options["tooltip"] for i, (_, options) in inputs(schema).items()
-        }, name
-        outputs = [(text["name"], text["tooltip"]) for text in entry["outputs"].values()]
-        assert list(entry["outputs"]) == [str(i) for i in range(len(schema["output"]))], name
-        assert outputs == list(zip(schema["output_name"], schema["output_tooltips"], strict=True)), name
+        texts[name] += [options["tooltip"] for _, options in inputs(schema).values()]
+    odd = [(name, text) for name in texts for text in texts[name] if not re.fullmatch(r"[A-Z].*[.]", text)]
+    odd += [(name, text) for name in texts for text in texts[name] if re.match(r"(Of|For|From|As|In|With) ", text)]
+    assert odd == []
 
 
 def test_every_node_has_a_help_page(ours):

@@ -85,10 +85,7 @@ class Findings:
             "a sink is": {"ratio to uniform": self.ratio, "participation": self.participation},
             "above": {f"{limit:g}": round(share, 4) for limit, share in self.above.items()},
             "sinks": [vars(sink) | {n: _plain(getattr(sink, n)) for n in _MEASURED} for sink in self.sinks],
-            **{
-                name: _rounded(getattr(self, name))
-                for name in _TABLES
-            },
+            **{name: _rounded(getattr(self, name)) for name in _TABLES},
         }
 
 
@@ -107,9 +104,7 @@ def detect(record: SinkRecord, ratio: float = RATIO, participation: float = PART
     if not record.calls:
         raise ValueError("The record holds no call: nothing was measured.")
     grid = record.run.grid
-    tables: dict[str, list[np.ndarray]] = {
-        name: [] for name in _TABLES
-    }
+    tables: dict[str, list[np.ndarray]] = {name: [] for name in _TABLES}
     sinks: list[Sink] = []
     for layer in record.layers:
         calls = record.of_layer(layer)

@@ -25,7 +25,7 @@ export class SinkPieces {
 
   /** { codes, strongest }: of a head of a layer in a call, each by its place in the node's lists; rejects with Gone.
    *
-   * codes: a byte for every token. strongest: by token { mass, evenness, keyNorm, valueNorm }, the largest mass first.
+   * codes: a byte for every token. strongest: by token { mass, participation, keyNorm, valueNorm }, the largest mass first.
    */
   head(call, layer, head) {
     const key = `${call} ${layer} ${head}`;
@@ -66,8 +66,8 @@ export class SinkPieces {
 function readStrongest(view) {
   const found = new Map();
   for (let at = 0; at < view.byteLength; at += RECORD) {
-    const [mass, evenness, keyNorm, valueNorm] = [4, 8, 12, 16].map((offset) => view.getFloat32(at + offset, true));
-    if (mass > 0) found.set(view.getInt32(at, true), { mass, evenness, keyNorm, valueNorm });
+    const [mass, participation, keyNorm, valueNorm] = [4, 8, 12, 16].map((offset) => view.getFloat32(at + offset, true));
+    if (mass > 0) found.set(view.getInt32(at, true), { mass, participation, keyNorm, valueNorm });
   }
   return found;
 }

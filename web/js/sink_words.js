@@ -19,9 +19,9 @@ export function ofMass({ token, place, ratio, tokens }) {
 
 /** What else is known of a head's strongest keys; of others nothing (known is undefined). */
 export function ofKey(known, strongest) {
-  if (!known) return `evenness and norms are kept of a head's ${strongest} strongest keys only`;
+  if (!known) return `participation ratio and norms are kept of a head's ${strongest} strongest keys only`;
   const value = Number.isFinite(known.valueNorm) ? `${length(known.valueNorm)} ×` : "not recorded";
-  return `evenness ${known.evenness.toFixed(2)} · key norm ${length(known.keyNorm)} × the median · value norm ${value}`;
+  return `participation ratio ${known.participation.toFixed(2)} · key norm ${length(known.keyNorm)} × the median · value norm ${value}`;
 }
 
 function length(ratio) {

@@ -38,7 +38,7 @@ def rows(q, k, bias=None):
 
 
 @pytest.mark.parametrize("bytes_at_once", [32 * 2**20, 1])
-def test_mass_and_evenness_are_those_of_the_map(monkeypatch, bytes_at_once):
+def test_mass_and_participation_are_those_of_the_map(monkeypatch, bytes_at_once):
     monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", bytes_at_once)
     q, k, _ = random_maps(1)
     bias = torch.randn(2, GRID.tokens)
@@ -51,7 +51,7 @@ def test_mass_and_evenness_are_those_of_the_map(monkeypatch, bytes_at_once):
             torch.testing.assert_close(participation.double(), expected, rtol=1e-3, atol=1e-6)
 
 
-def test_evenness_tells_all_queries_from_one():
+def test_participation_tells_all_queries_from_one():
     q, k, _ = random_maps(2)
     q[:, :, 0], k[:, :, 0] = 4.0, 0.0
     k[:, 7, 0] = 6.0  # every query looks at key 7

@@ -16,7 +16,7 @@ from vdit_core.sinks.observer import map_sinks
 @pytest.mark.parametrize(("tokens", "dim"), [(1000, 128), (4097, 64), (32760, 128)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("queries", [None, 333])
-def test_mass_and_evenness_are_those_of_the_plain_way(monkeypatch, tokens, dim, dtype, queries):
+def test_mass_and_participation_are_those_of_the_plain_way(monkeypatch, tokens, dim, dtype, queries):
     generator = torch.Generator("cuda").manual_seed(tokens)
     heads = 2 if tokens > 30000 else 3
     q, k = torch.randn(2, tokens, heads, dim, generator=generator, device="cuda").to(dtype).transpose(1, 2).unbind(0)
@@ -26,9 +26,9 @@ def test_mass_and_evenness_are_those_of_the_plain_way(monkeypatch, tokens, dim, 
         pytest.skip("all rows of a large map are not measured")
     mass, participation = measure(q, k, chosen)
     monkeypatch.setattr(measure_file, "kernels_take", lambda *_: False)
-    plain_mass, plain_evenness = measure(q, k, chosen)
+    plain_mass, plain_participation = measure(q, k, chosen)
     torch.testing.assert_close(mass, plain_mass, rtol=2e-2, atol=1e-7)
-    torch.testing.assert_close(participation, plain_evenness, rtol=5e-2, atol=1e-3)
+    torch.testing.assert_close(participation, plain_participation, rtol=5e-2, atol=1e-3)
     assert mass.sum(1).tolist() == pytest.approx([1] * heads, rel=1e-3)
 
 

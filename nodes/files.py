@@ -1,0 +1,192 @@
+"""Save and Load Attention Store, Save and Load Sparsity Profile: files in output/attention and input/attention."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from comfy_api.latest import io
+
+from ..vdit_core.outcome import done
+from ..vdit_core.recording.store import AttentionStore
+from ..vdit_core.sparse.profile import SparseProfile
+from . import progress, sockets
+from .named_files import NamedFiles
+from .outcomes import Telling
+
+_STORES = NamedFiles("recording", ".safetensors")
+_PROFILES = NamedFiles("sparsity profile", ".json")
+
+
+class _Save(io.ComfyNode):
+    """What both Save nodes check."""
+
+    files: ClassVar[NamedFiles]
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        return cls.files.may_be_named(filename_prefix)
+
+    @staticmethod
+    def _prefix(default: str) -> io.String.Input:
+        return io.String.Input(
+            "filename_prefix",
+            display_name="file name",
+            default=default,
+            tooltip="The file's name in output/attention; a number is added. %year%, %month% and %day% work.",
+        )
+
+
+class _Load(io.ComfyNode):
+    """What both Load nodes check; None: the file comes from a Save node that has not run yet."""
+
+    files: ClassVar[NamedFiles]
+
+    @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        if file is not None:
+            try:
+                cls.files.path(file, must_exist=True)
+            except ValueError as error:
+                return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None = None) -> tuple[int, int] | None:
+        try:
+            state = cls.files.path(file or "", must_exist=True).stat()
+        except ValueError:
+            return None
+        return state.st_mtime_ns, state.st_size
+
+
+class SaveAttentionStore(_Save):
+    files = _STORES
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_SaveAttentionStore",
+            display_name="Save Attention Store",
+            category=sockets.CATEGORY,
+            description="Writes a recording to output/attention, for other workflows and other days.",
+            search_aliases=["export attention"],
+            inputs=[
+                sockets.AttentionStore.Input("store", tooltip="The recording that Finish Recording gives out."),
+                cls._prefix("recording"),
+            ],
+            outputs=[
+                sockets.AttentionStore.Output(display_name="store", tooltip="The same recording."),
+                io.Combo.Output(display_name="file", tooltip="The written file, for Load Attention Store."),
+            ],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, store: AttentionStore, filename_prefix: str) -> io.NodeOutput:
+        name, path = cls.files.new(filename_prefix)
+        advance = progress.bar(len(store))
+
+        def on_entry() -> None:
+            progress.stop_if_asked()
+            advance()
+
+        store.save(path, on_entry)
+        telling = Telling(cls.hidden.unique_id, "Save Attention Store")
+        return io.NodeOutput(store, name, ui=telling.tell(done(f"saved {path.name}"), store.header.model.layers))
+
+
+class LoadAttentionStore(_Load):
+    files = _STORES
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_LoadAttentionStore",
+            display_name="Load Attention Store",
+            category=sockets.CATEGORY,
+            description="Opens a recording in output/attention or input/attention. The file is checked now, and read "
+            "when it is used.",
+            search_aliases=["import attention"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    display_name="recording",
+                    options=_STORES.names(),
+                    tooltip="A file that Save Attention Store wrote (press R to refresh the list), or its file output.",
+                )
+            ],
+            outputs=[sockets.AttentionStore.Output(display_name="store", tooltip="The recording.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        store = AttentionStore.load(cls.files.path(file, must_exist=True))
+        telling = Telling(cls.hidden.unique_id, "Load Attention Store")
+        return io.NodeOutput(store, ui=telling.tell(done(f"loaded {store.size()}"), store.header.model.layers))
+
+
+class SaveSparsityProfile(_Save):
+    files = _PROFILES
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_SaveSparsityProfile",
+            display_name="Save Sparsity Profile",
+            category=sockets.CATEGORY,
+            description="Writes a profile to output/attention, for other workflows and for others with this model.",
+            search_aliases=["export sparsity"],
+            inputs=[
+                sockets.SparseProfile.Input("profile", tooltip="The profile that Sparsity Profile measured."),
+                cls._prefix("profile"),
+            ],
+            outputs=[
+                sockets.SparseProfile.Output(display_name="profile", tooltip="The same profile."),
+                io.Combo.Output(display_name="file", tooltip="The written file, for Load Sparsity Profile."),
+            ],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, profile: SparseProfile, filename_prefix: str) -> io.NodeOutput:
+        name, path = cls.files.new(filename_prefix)
+        profile.save(path)
+        telling = Telling(cls.hidden.unique_id, "Save Sparsity Profile")
+        return io.NodeOutput(profile, name, ui=telling.tell(done(f"saved {path.name}"), profile.model.layers))
+
+
+class LoadSparsityProfile(_Load):
+    files = _PROFILES
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_LoadSparsityProfile",
+            display_name="Load Sparsity Profile",
+            category=sockets.CATEGORY,
+            description="Reads a profile from output/attention or input/attention.",
+            search_aliases=["import sparsity"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    display_name="profile",
+                    options=_PROFILES.names(),
+                    tooltip="A file that Save Sparsity Profile wrote (press R to refresh the list), or its file "
+                    "output.",
+                )
+            ],
+            outputs=[
+                sockets.SparseProfile.Output(display_name="profile", tooltip="The profile, for Sparse Attention.")
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        profile = SparseProfile.load(cls.files.path(file, must_exist=True))
+        telling = Telling(cls.hidden.unique_id, "Load Sparsity Profile")
+        text = f"loaded {profile.method}, {profile.model.layers} layers"
+        return io.NodeOutput(profile, ui=telling.tell(done(text), profile.model.layers))
