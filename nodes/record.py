@@ -60,9 +60,9 @@ class RecordAttention(io.ComfyNode):
                     options=list(_WHAT),
                     default=_WHAT[0],
                     optional=True,
-                    tooltip=f"What is recorded. {_WHAT[0]} are for transfer and for pictures of maps. {_WHAT[1]} say how "
-                    "much attention each token gets, for Sink Inspector; they are small enough for every layer and "
-                    f"step. {_WHAT[2]} records all of it.",
+                    tooltip=f"What is recorded. {_WHAT[0]} are for transfer and for pictures of maps. {_WHAT[1]} say "
+                    "how much attention each token gets, for Sink Inspector; they are small enough for every layer "
+                    f"and step. {_WHAT[2]} records all of it.",
                 ),
                 io.Combo.Input(
                     "tier",

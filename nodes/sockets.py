@@ -7,7 +7,7 @@ from comfy_api.latest import io
 #: Watches the sampling run of the model that it came with; `recording.Recording`.
 AttentionRecorder = io.Custom("ATTENTION_RECORDER")
 
-#: A finished recording; `vdit_core.store.AttentionStore`.
+#: A finished recording; `vdit_core.AttentionStore`.
 AttentionStore = io.Custom("ATTENTION_STORE")
 
 #: A strength per layer; `vdit_core.selection.LayerMask`.

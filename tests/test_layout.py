@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ def test_only_hosts_know_a_host(path):
     if inside[0] not in ("hosts", "demo"):
         assert "diffusers" not in imports(path)
     assert "vdit_core" not in imports(path), "the pack's folder may have any name: import relatively"
+
+
+def test_folders_of_the_core_do_not_import_one_another_in_a_circle():
+    core, imported = ROOT / "vdit_core", {}
+    for path in SOURCES:
+        inside = path.relative_to(core).parts
+        part = inside[0] if len(inside) > 1 else path.stem
+        package = ["vdit_core", *path.relative_to(core).parent.parts]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level and part != "__init__":
+                base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+                names = [base] if node.module else [[*base[:-1], alias.name] for alias in node.names]
+                imported.setdefault(part, set()).update(name[1] for name in names if len(name) > 1 and name[1] != part)
+    TopologicalSorter(imported).prepare()  # raises CycleError with the circle
 
 
 def test_the_core_imports_with_nothing_but_torch_and_safetensors():

@@ -67,7 +67,7 @@ def apply_map(q: Tensor, k: Tensor, values: Sequence[Tensor], outputs: Sequence[
     """softmax(Q K^T / sqrt(d)) applied to each of several values.
 
     A backend for values of any width gets them side by side. Otherwise chunks of queries are taken to all keys, or, on
-    a GPU, the ways there are race once for each shape, the backend for one value after the other among them.
+    a GPU, the fastest candidate for each shape, the backend for one value after the other among them.
 
     Args:
         q, k and each of values: (rows, heads, tokens, head_dim). outputs: like the values, written to.

@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "what", nargs="?", choices=("profile", "report"), default="profile",
         help="profile: measure what each head tolerates; report: videos and quality over density",
     )  # fmt: skip
-    parser.add_argument("--method", default="exact top-k", help="a pattern of blocks, or 'exact top-k', the ruler")
+    parser.add_argument("--method", default="exact top-k", help="a pattern of blocks, or 'exact top-k', the reference")
     parser.add_argument("--keep", type=float, default=30, metavar="PERCENT", help="of all maps, on average")
     parser.add_argument("--keeps", default="70,50,30,20,10", metavar="PERCENTS", help="of the report's videos")
     parser.add_argument("--local-only", action="store_true", help="measure from one dense run, without further videos")

@@ -10,7 +10,7 @@ const FONT = "12px Inter, system-ui, sans-serif";
 const LINE = 16;
 const PAD = 7;
 const GAP = 3;
-const LEAST_WRAP = 340;
+const MIN_WRAP = 340;
 
 /** Draw { node, text, level, old } each over its node; several over one node stand on each other. */
 export function drawPills(context, reports) {
@@ -21,7 +21,7 @@ export function drawPills(context, reports) {
   context.textBaseline = "middle";
   for (const { node, text, level, old } of reports) {
     const { mark, color } = LOOKS[level];
-    const lines = wrap(context, `${mark} ${text}`, Math.max(node.size[0], LEAST_WRAP) - 2 * PAD);
+    const lines = wrap(context, `${mark} ${text}`, Math.max(node.size[0], MIN_WRAP) - 2 * PAD);
     const width = Math.max(...lines.map((line) => context.measureText(line).width)) + 2 * PAD;
     const bottom = bottoms.get(node) ?? node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT - GAP - badgesHeight(context, node, width);
     const top = bottom - lines.length * LINE - 4;

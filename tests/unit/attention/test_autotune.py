@@ -1,4 +1,4 @@
-"""The ways to compute a thing race once; one that fails is left out, and said."""
+"""Candidates are timed once; one that fails is left out, and the log says so."""
 
 from __future__ import annotations
 

@@ -310,12 +310,9 @@ def test_a_part_of_the_recording_serves_a_part_of_the_target(host):
 def test_masks_steps_and_branches_that_are_not_there_are_refused(host):
     store = record(host)
     unknown = [
-        TransferConfig(LayerMask("3")),
-        TransferConfig(LayerMask("all", made_for=30)),
-        TransferConfig(branches="middle"),
-        TransferConfig(heads=Indices("5")),
-        TransferConfig(steps=Indices("7")),
-    ]
+        TransferConfig(LayerMask("3")), TransferConfig(LayerMask("all", made_for=30)),
+        TransferConfig(branches="middle"), TransferConfig(heads=Indices("5")), TransferConfig(steps=Indices("7")),
+    ]  # fmt: skip
     for where in unknown:
         with pytest.raises(SelectionError):
             host().run(TARGET, Transfer(store, where))

@@ -1,0 +1,6 @@
+"""Sparse attention: parts of the maps are left out (section "Sparsity" of arXiv 2504.10317).
+
+`config` is what a user says, `sparse_attention` the editor. `tiling` and `tiled` put tokens into blocks, `patterns/`
+choose blocks, `block_mask` holds the choice, `kernels/` compute it. `calibration` and `ablation` measure what a model
+tolerates, `profile` keeps it, `allocation` spends a density by it, `quality` compares the videos.
+"""
