@@ -150,7 +150,7 @@ def weights(q: Tensor, k: Tensor, queries: Tensor, columns: slice) -> Iterator[t
     line = TokenGrid(1, 1, k.shape[1])  # segments that no frame parts
     keys = segments.of_keys(line, 1)
     keys_at = send(keys.edges, q.device)
-    for part in queries.split(max(1, _BYTES // (4 * len(q) * len(range(k.shape[1])[columns])))):
+    for part in queries.split(max(1, _BYTES // (8 * len(q) * len(range(k.shape[1])[columns])))):
         part = send(part, q.device)
         mine, tiles = segments.of_queries(TokenGrid(1, 1, len(part)), 1, kernels.MERGED.value)
         some = q[:, part]
