@@ -13,12 +13,15 @@ import pytest
 import torch
 from comfyui.installation import ComfyUI, find
 from comfyui.server import Server, serve
+from hypothesis import settings
 
 from vdit_core.demo.model import DemoModel
 from vdit_core.demo.probe import AttributeProbe
 from vdit_core.tiny_wan.files import PROBE, WEIGHTS
 
 torch.set_grad_enabled(False)
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no error
+settings.load_profile("no deadline")
 
 
 #: What tests of a folder are marked with; tests/README.md says what the folders are for.

@@ -65,7 +65,7 @@ def test_generate_writes_one_clip(tmp_path, capsys):
         (["generate", "a car", "--out", "taken/clip.mp4"], "taken is not a folder that can be written to"),
         (["demo", "--out", "taken"], "taken is not a folder that can be written to (File exists)"),
         (["demo", "--out", "taken/in"], "taken/in is not a folder that can be written to (Not a directory)"),
-        (["demo", "--first-seed", str(2**64 - 1)], "leave no room for the other seeds"),
+        (["demo", "--first-seed", str(2**64 - 1)], "are too large: the other seeds"),
         (["demo", "--pairs", "blue"], "no pair 'blue'"),
         (["demo", "--layers", "9-3"], "write 3-9"),
         (["demo", "--layers", "9"], "Layer 9 in '9' is out of range: there are 9 layers, 0 to 8"),

@@ -51,7 +51,7 @@ class _Term:
         if match["from"]:
             share = float(match["from"]) / 100, float(match["to"]) / 100
             if not share[0] <= share[1] <= 1:
-                raise SelectionError(f"{text!r} is no part of a whole: write it as low%-high%, at most 100%.")
+                raise SelectionError(f"{text!r} is not a part of the whole: write it as low%-high%, at most 100%.")
             return cls(text, share=share)
         try:
             low, high = int(match["low"]), int(match["high"] or match["low"])
@@ -183,7 +183,7 @@ class LayerMask:
         if self.made_for not in (None, layers):
             raise SelectionError(
                 f"The layer mask {self.text!r} was made for a model of {self.made_for} layers; this one has {layers}. "
-                "Make the mask anew for this model."
+                "Make a new mask for this model."
             )
         strengths = {i: s for term, s in self._parsed for i in term.resolve(layers, "layer")}
         return {i: s for i, s in sorted(strengths.items()) if s > 0}

@@ -76,7 +76,7 @@ def test_compare_recordings(tmp_path, recordings, capsys):
         ),
         (["structure", "{0}", "--rows", "9-320"], "rows 9 to 320 do not lie within the map's 320 tokens, 0 to 319"),
         (["structure", "{0}", "--branch", "uncond"], "Branch 'uncond' was not recorded; the store holds cond"),
-        (["compare", "--baseline", "{2}"], "is held against two recordings, and none is given"),
+        (["compare", "--baseline", "{2}"], "is compared with two recordings, and none is given"),
         (["structure", "nowhere.safetensors"], "There is no attention store at nowhere.safetensors"),
         (["compare", "{0}"], "1 recordings given: two are compared (a third as --baseline)"),
         (["compare", "{0}", "{1}", "--window", "1"], "Nothing of layers all, steps 1, branch cond was recorded"),

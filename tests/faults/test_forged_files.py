@@ -247,7 +247,7 @@ DESCRIPTIONS = [
     ("an entry's level of 400 digits", entries([10**400, 0, "cond", 0]), "OverflowError"),
     ("levels are a number", header_with(sigmas=1), "cannot be read"),
     ("heads are a number", header_with(heads=2), "cannot be read"),
-    ("heads that fall", header_with(heads=[1, 0]), "heads that do not rise"),
+    ("heads that fall", header_with(heads=[1, 0]), "heads that are not in rising order"),
     ("a head twice", header_with(heads=[0, 0]), "a head twice"),
     ("a head too far", header_with(heads=[0, 2]), "a model of 3 layers x 2 heads x 8 does not have"),
     ("a negative head", header_with(heads=[-1, 0]), "-1 is not a whole number"),

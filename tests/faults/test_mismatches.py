@@ -22,7 +22,7 @@ STEPS = (1.0, 0.8, 0.5)
 OTHER_STEPS = (1.0, 0.75, 0.25)
 HEUN = (1.0, 0.8, 0.8, 0.5, 0.5)  # comes back to a level
 SDE = (1.0, 0.9, 0.8, 0.65, 0.5)  # looks in between
-BETWEEN = (0.95, 0.9, 0.7, 0.6, 0.4)  # hardly looks in at its own levels
+BETWEEN = (0.95, 0.9, 0.7, 0.6, 0.4)  # hardly evaluates its own levels
 
 
 @dataclass

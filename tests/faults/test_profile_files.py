@@ -66,7 +66,7 @@ PROFILES = [
     ("a model without heads", set_to(model={"layers": 2, "head_dim": 8}), "TypeError"),
     ("no model", set_to(model=None), "AttributeError"),
     ("measured on a list", set_to(measured=[]), "AttributeError"),
-    ("measured on something nested", set_to(measured={"a": {}}), "is no plain value"),
+    ("measured on something nested", set_to(measured={"a": {}}), "is not text or a number"),
 ]
 
 

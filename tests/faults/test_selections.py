@@ -31,7 +31,7 @@ UNREADABLE = [
     ("two commas", "1,,2", "'1,,2' has an empty term"),
     ("comma at the end", "1,", "'1,' has an empty term"),
     ("reversed", "2-0", "'2-0' runs backwards: write 0-2"),
-    ("reversed share", "60%-40%", "'60%-40%' is no part of a whole: write it as low%-high%, at most 100%"),
+    ("reversed share", "60%-40%", "'60%-40%' is not a part of the whole: write it as low%-high%, at most 100%"),
     ("share above the whole", "0%-101%", "at most 100%"),
     ("endless share", "0%-" + LONG + "%", "at most 100%"),
     ("share of one end", "50%", f"Cannot read '50%'. {WORDS}"),
@@ -180,7 +180,7 @@ def test_a_mask_made_for_another_model_is_refused(host, record, tool, layers):
         "each target": lambda: LiveTransfer(masks=[mask]),
         "sparse": lambda: SparseAttention(sparse_settings(dense_layers=mask)),
     }
-    said = rf"The layer mask '0' was made for a model of {layers} layers; this one has 3\. Make the mask anew"
+    said = rf"The layer mask '0' was made for a model of {layers} layers; this one has 3\. Make a new mask"
     with pytest.raises(SelectionError, match=said):
         host(samples=1 if tool == "transfer" else 2).run(1, make[tool]())
 
@@ -317,7 +317,7 @@ CONTROLS = [
         {},
         "a model of 40 layers .* this run has 3 layers",
     ),
-    ("of more frames", replace(HERE, grid=TokenGrid(9, 3, 3)), {}, "a grid of 9 x 3 x 3 .* Inspect it anew"),
+    ("of more frames", replace(HERE, grid=TokenGrid(9, 3, 3)), {}, "a grid of 9 x 3 x 3 .* Inspect this model"),
     ("token off the grid", replace(HERE, tokens={(1, 0): (18,)}), {}, "Token 18 .* 18 tokens"),
     ("negative token", replace(HERE, tokens={(1, 0): (-1,)}), {}, "Token -1 "),
     ("head too far", replace(HERE, tokens={(1, 2): (4,)}), {}, "Head 2 of layer 1 .* 3 layers x 2 heads"),

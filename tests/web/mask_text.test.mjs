@@ -42,8 +42,8 @@ test("what cannot be read says so in few words", () => {
     ["1:1.5", /strength 1\.5 is out of range/],
     ["7-3", /write 3-7/],
     ["0-8/0", /stride/],
-    ["60%-20%", /no part of a whole/],
-    ["0%-101%", /no part of a whole/],
+    ["60%-20%", /not a part of the whole/],
+    ["0%-101%", /not a part of the whole/],
     ["30", /layer 30 is out of range: 0 to 29/],
   ]) {
     assert.throws(() => parse(text, 30), message, text);

@@ -19,7 +19,7 @@ LAYERS = (1, 2, 9, 10, 30, 40)
 
 #: What both messages must have in common, the more special first.
 KINDS = (r"empty term", r"annot read the strength", r"annot read", r"trength .* is out of range", r"runs backwards",
-         r"stride", r"no part of a whole", r"ayer \d+ .*is out of range")  # fmt: skip
+         r"stride", r"not a part of the whole", r"ayer \d+ .*is out of range")  # fmt: skip
 
 RUN = """
 const { parse, write } = await import(process.argv[1]);

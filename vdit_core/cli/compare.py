@@ -67,7 +67,7 @@ def _stores(
         return first, second, None if options.baseline is None else AttentionStore.load(options.baseline)
     if options.baseline is not None:
         raise ValueError(
-            f"--baseline {options.baseline} is held against two recordings, and none is given. Name them, or leave "
+            f"--baseline {options.baseline} is compared with two recordings, and none is given. Name them, or leave "
             "the baseline out: the demo model makes its own."
         )
     from ..demo.model import DemoModel

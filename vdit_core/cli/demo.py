@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     where = TransferConfig(LayerMask(options.layers), steps=Indices(options.window))
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if seeds[-1] + pairs.OTHER >= shared.SEEDS:
-        raise ValueError(f"Seeds up to {seeds[-1]} leave no room for the other seeds, {pairs.OTHER} further on.")
+        raise ValueError(f"Seeds up to {seeds[-1]} are too large: the other seeds are {pairs.OTHER} further on.")
     shared.make_folder(options.out)
     start = time.monotonic()
     model = DemoModel.load(options.device)

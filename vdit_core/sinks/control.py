@@ -103,12 +103,16 @@ class SinkControl(Interceptor):
             ("a grid", self.targets.grid, run.grid),
         ):
             if found != here:
-                raise ControlError(f"The sinks were found in {name} of {found}; this run has {here}. Inspect it anew.")
+                raise ControlError(
+                    f"The sinks were found in {name} of {found}; this run has {here}. Inspect this model at this size."
+                )
         for (layer, head), tokens in self.targets.tokens.items():
             if not (0 <= layer < run.model.layers and 0 <= head < run.model.heads):
-                raise ControlError(f"Head {head} of layer {layer} is none of a model of {run.model}.")
+                raise ControlError(f"Head {head} of layer {layer} does not exist: the model has {run.model}.")
             if beyond := [token for token in tokens if not 0 <= token < run.grid.tokens]:
-                raise ControlError(f"Token {beyond[0]} is none of a grid of {run.grid}, 0 to {run.grid.tokens - 1}.")
+                raise ControlError(
+                    f"Token {beyond[0]} does not exist: the grid has {run.grid}, 0 to {run.grid.tokens - 1}."
+                )
         self.changed, self._steps = 0, run.steps
         self._came.clear()
 

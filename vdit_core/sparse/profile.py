@@ -163,5 +163,5 @@ def _tables(value: Any) -> tuple[Table, ...]:
 
 def _plain(value: Any) -> str | int | float:
     if not isinstance(value, str | int | float):
-        raise ValueError(f"{value!r} is no plain value")
+        raise ValueError(f"{value!r} is not text or a number")
     return value

@@ -111,7 +111,7 @@ class Transfer(MapTransfer):
         between = [e for e in self.store.evaluations if min(abs(e.sigma - s) for s in source.sigmas) > SAME_LEVEL]
         if len(between) > len(self.store.evaluations) // 2:
             raise TransferError(
-                "The recorded sampler hardly looks in at its steps' own levels, as dpm_fast and dpm_adaptive do: "
+                "The recorded sampler hardly evaluates its steps' own noise levels, as dpm_fast and dpm_adaptive do: "
                 "sample source and target with another one."
             )
         if min(abs(sigma - level) for level in source.sigmas) > max(self.gap, SAME_LEVEL):

@@ -56,7 +56,7 @@ function wordIndices(word, layers) {
 }
 
 function shareIndices(text, from, to) {
-  if (!(from <= to && to <= 1)) throw new Error(`${text} is no part of a whole: write low%-high%`);
+  if (!(from <= to && to <= 1)) throw new Error(`${text} is not a part of the whole: write low%-high%`);
   // The tolerance is Python's: 70 % of 10 layers must not become 8 of them.
   const edge = (share, layers) => range(0, layers).filter((layer) => layer / layers < share - 1e-9).length;
   return (layers) => range(edge(from, layers), edge(to, layers));

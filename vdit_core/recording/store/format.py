@@ -81,7 +81,7 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
     if not header.sigmas:
         raise StoreFileError("its header has no steps")
     if len(set(keys)) != len(keys) or list(header.heads) != sorted(set(header.heads)):
-        raise StoreFileError("its header lists a call or a head twice, or heads that do not rise")
+        raise StoreFileError("its header lists a call or a head twice, or heads that are not in rising order")
     if any(k.layer >= header.model.layers for k in keys) or any(i >= header.model.heads for i in header.heads):
         raise StoreFileError(f"its header lists layers or heads that a model of {header.model} does not have")
     return header, keys
