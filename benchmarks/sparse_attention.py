@@ -5,7 +5,7 @@
 Prints, for each density, medians in milliseconds of one run on random bfloat16 data: this pack's way from the host's
 queries, keys and values to its output (tiling, choosing blocks, kernel), the kernel alone, comfy_kitchen's sol_attn at
 the same share of blocks (its routing included) where it is installed, torch's flex_attention on the same blocks, and
-the ratios. Then errors against float64 over the very same blocks, beside those of PyTorch's attention.
+the ratios. Then errors against float64 over the same blocks, beside those of PyTorch's attention.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Telling:
         show(self.node, verdict, layers, by)
 
     def forget_if_changed(self) -> None:
-        """What was told of an earlier prompt holds in the running one only with the same graph up to whoever ran."""
+        """What an earlier prompt said holds in the running one only if the graph up to the node that ran is the same."""
         about, was = self._about
         now = graph.before(graph.prompt_graph(), about)
         if self._cell and (now != was or self.node not in now):
@@ -102,7 +102,7 @@ class TellingNode(io.ComfyNode):
 
 
 def forget_what_changed(node: str | None) -> None:
-    """A prompt begins in which a node is: what was told of it in another graph is taken back."""
+    """A prompt with this node begins: what the node said in another graph is taken back."""
     for telling in list(_tellings.get(node, ())):
         telling.forget_if_changed()
 

@@ -103,7 +103,7 @@ class SparsityProfile(io.ComfyNode):
 
 
 def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: int, telling: Telling) -> Any:
-    """The end-to-end measurement; each batch samples the dense video anew."""
+    """The ablation of each layer in the video; each batch samples the dense video again."""
     done, total = 0, model.layers + 5
 
     def sample(densities: Sequence[np.ndarray]) -> Tensor:

@@ -23,10 +23,10 @@ PAGES = [path for path in TRACKED if path.suffix == ".md"]
 #: Words of this pack's own that field terms have replaced, and turns that are hard to read.
 RETIRED = (
     r"outbox|shelf|shelves|read-ahead|ReadAhead|BlockLists|block lists?\b",
-    r"\bruler of\b|the ruler\b|\bsteadiness\b|\bevenness\b",
+    r"\bsteadiness\b|\bevenness\b",
     r"top blocks|exact share|exact mass|\bEndToEnd\b|\bend_to_end\b|\bSensitivity\(|LEAST_|_MOST_",
-    r"\bRace\(|\braces?d? once\b|vdit_core\.(inspect|store|record|gpu)\b",
-    r"\bthe very \w+ (of|that)|keeps to no|told of, not|cannot be meant\b|as it is meant\b|\bwhereof\b|\btherein\b",
+    r"\bRace\(|\brace\.run|\bread(s|ing)? ahead\b|[Tt]op blocks|\bruler\b|vdit_core\.(inspect|store|record|gpu)\b",
+    r"\bthe very (?!end\b)|keeps to no|told of\b|cannot be meant\b|as it is meant\b|\bwhereof\b|\btherein\b",
 )
 #: Where they may stand: what was, and what reads it.
 HISTORY = ("CHANGELOG.md", "tests/test_docs.py", "web/renamed.json", "workflows_0.1.0-dev", "sparse/methods.py",

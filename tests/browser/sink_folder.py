@@ -25,7 +25,7 @@ def write(
 ) -> dict[str, Any]:
     """Write it; returns what the node would tell the page. The defaults are Wan2.1-1.3B's, at 832 x 480 x 81.
 
-    The last third of the layers has a sink in every third head: token 7 of frame 0, and in the very last head 1 of
+    The last third of the layers has a sink in every third head: token 7 of frame 0, and in the last head 1 of
     frame 1, too; its key is long and its value short.
     """
     random = np.random.default_rng(0)

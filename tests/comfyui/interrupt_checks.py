@@ -62,7 +62,7 @@ class Both:
         return sample(self.model, TARGET, **RUN | more)
 
     def check_broken_off(self, error: BaseException | None, expected: BaseException | type) -> None:
-        """That a run ended with this error, and was told of its end, once."""
+        """That a run ended with this error, and heard of its end, once."""
         kind = expected if isinstance(expected, type) else type(expected)
         assert isinstance(error, kind), repr(error)
         assert isinstance(expected, type) or str(expected.args[-1]) in str(error), error
@@ -253,10 +253,10 @@ OWN = {
     "the transfer's read": (AttentionStore, "get", 0, NO_MEMORY, RAM),
     "a later read": (AttentionStore, "get", 20, NO_MEMORY, RAM),
     "the first read from disk": (reader.StoreReader, "read", 0, BROKEN, DISK),
-    "a read ahead": (reader.StoreReader, "read", 1, BROKEN, DISK),
-    "the last read ahead": (reader.StoreReader, "read", 23, BROKEN, DISK),
-    "RAM for what is read ahead": (reader.torch, "empty", 12, NO_MEMORY, DISK),
-    "the thread that reads ahead": (threading.Thread, "start", 4, RuntimeError("can't start new thread"), DISK),
+    "a prefetch": (reader.StoreReader, "read", 1, BROKEN, DISK),
+    "the last prefetch": (reader.StoreReader, "read", 23, BROKEN, DISK),
+    "RAM for a prefetch": (reader.torch, "empty", 12, NO_MEMORY, DISK),
+    "the thread of the prefetch": (threading.Thread, "start", 4, RuntimeError("can't start new thread"), DISK),
     "the copy that maps are put into": (stored, "put_rows", 10, NO_MEMORY, RAM),
 }
 

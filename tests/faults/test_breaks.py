@@ -195,7 +195,7 @@ def test_an_interrupt_while_threads_are_waited_for_leaves_none(disk, monkeypatch
         if isinstance(interceptor, Recorder) or joined == 0:
             broken_by_interrupt(tool, interceptor)
         else:
-            tool.run(interceptor)  # reads ahead with one thread
+            tool.run(interceptor)  # prefetches with one thread
     gc.collect()
     for thread in threading.enumerate():
         if thread.name.startswith("vdit"):

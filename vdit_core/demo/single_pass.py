@@ -2,7 +2,7 @@
 
 `AutoencoderKLWan` walks a clip in chunks of four frames with a cache of past frames: right for long videos, but slow
 for short ones, on a CPU and in training. A causal network gives the same numbers when the first frame is set apart
-where time is resampled, so this walk over the very same modules equals the chunked one to rounding (tested).
+where time is resampled, so this walk over the same modules equals the chunked one to rounding (tested).
 
 Clips have 1 + 4 n frames; videos are in [-1, 1].
 """

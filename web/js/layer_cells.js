@@ -7,7 +7,7 @@ const PRESETS = ["all", "none", "early", "middle", "late", "invert"];
 // A notch in pixels, the pause after which a turn of the wheel is another one in milliseconds.
 const WHEEL = { step: 0.1, fine: 0.01, notch: 50, pause: 300 };
 // With their gaps, as css/layer_mask.css sets them.
-const HEIGHTS = { presets: 26, ruler: 14, row: 23, status: 18 };
+const HEIGHTS = { presets: 26, numbers: 14, row: 23, status: 18 };
 
 export class LayerCells {
   #strengths = [];
@@ -56,8 +56,8 @@ export class LayerCells {
 
   /** The least height in which everything can be seen. */
   get height() {
-    const { presets, ruler, row, status } = HEIGHTS;
-    return presets + ruler + row * shape(this.#layers).rows + status;
+    const { presets, numbers, row, status } = HEIGHTS;
+    return presets + numbers + row * shape(this.#layers).rows + status;
   }
 
   #preset(name) {
@@ -86,10 +86,10 @@ export class LayerCells {
     this.#cells = Array.from({ length: layers }, (_, layer) =>
       place(makeCell(layer), Math.floor(layer / columns), layer % columns),
     );
-    const ruler = [];
-    for (let column = 0; column < columns; column += 5) ruler.push(place(makeLabel(column), -1, column));
-    for (let row = 0; row < margin * rows; row++) ruler.push(place(makeLabel(row * columns), row, -1));
-    this.grid.replaceChildren(...ruler, ...this.#cells);
+    const numbers = [];
+    for (let column = 0; column < columns; column += 5) numbers.push(place(makeLabel(column), -1, column));
+    for (let row = 0; row < margin * rows; row++) numbers.push(place(makeLabel(row * columns), row, -1));
+    this.grid.replaceChildren(...numbers, ...this.#cells);
     this.#focusable(0);
   }
 

@@ -1,7 +1,7 @@
 // What the pack's nodes did in their last run ("replaced 240 of 240 calls"), written above them. Sent by nodes/outcomes.py.
 //
 // A report tells of the execution of one node: its own, or that of the sampler which ran its model. It stays as long as
-// the last prompt holds that node with the very same graph before it: then it was not executed anew, or told anew.
+// the last prompt holds that node with the same graph before it: then it was not executed again, and said nothing new.
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";

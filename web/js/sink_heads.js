@@ -48,9 +48,9 @@ export class HeadCells {
       return line;
     });
     const everyLayer = layers.length > 12 ? 5 : 1;
-    const ruler = make("div", "row", { "aria-hidden": true });
-    ruler.append(label("head ╲ layer"), ...layers.map((layer, n) => label(n % everyLayer ? "" : layer)));
-    this.element.replaceChildren(ruler, ...rows);
+    const numbers = make("div", "row", { "aria-hidden": true });
+    numbers.append(label("head ╲ layer"), ...layers.map((layer, n) => label(n % everyLayer ? "" : layer)));
+    this.element.replaceChildren(numbers, ...rows);
     this.choose(...this.#chosen.map((place, n) => Math.min(place, [layers, heads][n].length - 1)));
   }
 

@@ -51,7 +51,7 @@ function addPanel(node) {
   node.setSize([Math.max(node.size[0], SIZE[0]), Math.max(node.size[1], SIZE[1])]);
 }
 
-/** What nodes/sink_pieces.py told of the node's last run; null if the page has none. */
+/** What nodes/sink_pieces.py said about the node's last run; null if the page has none. */
 function resultOf(node) {
   const locator = node.graph?.isRootGraph === false ? `${node.graph.id}:${node.id}` : node.id;
   return app.nodeOutputs?.[locator]?.vdit_sinks?.[0] ?? null;

@@ -30,12 +30,12 @@ def test_the_fastest_of_three_is_found_once(clock):
 
         return run
 
-    race = Autotuner()
+    tuner = Autotuner()
     ways = [way("slow", 1, 3), way("fast, once it is compiled", 20, 1), way("host", 2, 2)]
-    assert race.run("kind", ways, CPU) == (3, 1, 2)
-    assert race.run("kind", ways, CPU) == (3, 1, 2)
+    assert tuner.run("kind", ways, CPU) == (3, 1, 2)
+    assert tuner.run("kind", ways, CPU) == (3, 1, 2)
     assert len(runs) == 6, "twice each, and not again"
-    race.run("another kind", ways, CPU)
+    tuner.run("another kind", ways, CPU)
     assert len(runs) == 12
 
 

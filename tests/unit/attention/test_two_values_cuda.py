@@ -1,4 +1,4 @@
-"""Several values under one map on a GPU: this pack's kernel in each of its tilings, and the ways that race."""
+"""Several values under one map on a GPU: this pack's kernel in each of its tilings, and the candidates of the autotune."""
 
 from __future__ import annotations
 

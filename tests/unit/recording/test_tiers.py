@@ -55,7 +55,7 @@ def test_every_tier_keeps_the_same(host, tmp_path, tier, quantization, batched):
 @pytest.mark.parametrize("layers", ["all", "0, 2:0.5", "1"])
 @pytest.mark.parametrize("batched", [False, True])
 def test_a_transfer_from_disk_is_one_from_ram(host, tmp_path, layers, batched, branches):
-    """Read ahead or not, in whatever order: the same numbers; and again from a saved file."""
+    """Prefetched or not, in whatever order: the same numbers; and again from a saved file."""
     recorders = Recorder(), Recorder(tier="disk", folder=tmp_path / "rec")
     for recorder in recorders:
         host(batched=batched).run(1, recorder)
@@ -71,7 +71,7 @@ def test_a_transfer_from_disk_is_one_from_ram(host, tmp_path, layers, batched, b
 
 @pytest.mark.parametrize(("batched", "unforeseen"), [(True, 2), (False, 1)])
 def test_what_comes_next_is_read_ahead(host, tmp_path, monkeypatch, batched, unforeseen):
-    """All but the very first call's, which has two branches if they come together."""
+    """All but the first call's, which has two branches if they come together."""
     recorder, missed = Recorder(tier="disk", folder=tmp_path), []
     host(batched=batched).run(1, recorder)
     plain = Prefetch.get

@@ -1,4 +1,4 @@
-"""Top blocks: each query block keeps the key blocks whose mean fits its own mean best. Chosen anew at every call."""
+"""Block top-k: each query block keeps the key blocks whose mean fits its own mean best. Chosen at every call."""
 
 from __future__ import annotations
 

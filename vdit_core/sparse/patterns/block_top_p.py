@@ -1,6 +1,6 @@
-"""Mass: each query block keeps the fewest key blocks that hold a given mass of its map, as their means tell it.
+"""Block top-p: each query block keeps the fewest key blocks that hold a given mass of its map, as their means tell it.
 
-Sharp heads so get few blocks and diffuse heads many. Chosen anew at every call.
+Sharp heads so get few blocks and diffuse heads many. Chosen at every call.
 """
 
 from __future__ import annotations
