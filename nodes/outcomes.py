@@ -68,7 +68,7 @@ class Telling:
         show(self.node, verdict, layers, by)
 
     def forget_if_changed(self) -> None:
-        """What an earlier prompt said holds in the running one only if the graph up to the node that ran is the same."""
+        """What an earlier prompt said holds in this one only if the graph up to the node that ran is the same."""
         about, was = self._about
         now = graph.before(graph.prompt_graph(), about)
         if self._cell and (now != was or self.node not in now):

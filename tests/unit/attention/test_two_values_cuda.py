@@ -1,4 +1,4 @@
-"""Several values under one map on a GPU: this pack's kernel in each of its tilings, and the candidates of the autotune."""
+"""Several values under one map on a GPU: the kernel in each of its tilings, and the candidates of the autotune."""
 
 from __future__ import annotations
 
