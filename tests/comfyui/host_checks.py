@@ -121,11 +121,11 @@ def warnings_of(function, *arguments, **options):
 
 
 def check_other_classes_run_stock_with_one_warning():
-    model = tiny(wan.VaceWanModel, model_type="vace", vace_layers=1, vace_in_dim=96)
+    model = tiny(wan.HumoWanModel, model_type="humo", in_dim=36, audio_token_num=16)
     (watch, samples, outcome), warnings = warnings_of(watched, model, positive=text(), negative=text())
     assert torch.equal(samples, sample(model, positive=text(), negative=text()))
     assert watch.calls == watch.runs == []
-    assert "VaceWanModel is not a model whose tokens this pack knows" in outcome.stock
+    assert "HumoWanModel is not a model whose tokens this pack knows" in outcome.stock
     assert len(warnings) == 1, warnings
 
 
@@ -150,12 +150,12 @@ def check_a_model_that_cannot_be_recorded_is_not_sampled_again_for_it():
     """Finish Recording says what is wrong, and leaves the sampler's cached latent alone."""
     from pack.nodes.recording import Losses, Recording
 
-    model = tiny(wan.VaceWanModel, model_type="vace", vace_layers=1, vace_in_dim=96)
+    model = tiny(wan.HumoWanModel, model_type="humo", in_dim=36, audio_token_num=16)
     recording, before = Recording(Recorder()), Losses.count
     samples = sample(host.attach(model, recording.recorder, recording.ended), positive=text(), negative=text())
     for latent in (samples, torch.zeros(1)):
         message = str(raised_by(recording.claim, latent))
-        assert "VaceWanModel is not a model whose tokens this pack knows" in message, message
+        assert "HumoWanModel is not a model whose tokens this pack knows" in message, message
         assert message.endswith("Record a model that the pack knows, or remove Record Attention and what hangs on it.")
     assert Losses.count == before
     sample(host.attach(MODEL, recording.recorder, recording.ended))

@@ -77,14 +77,15 @@ class Override:
         layer, sizes = options.get("block_index"), options.get("grid_sizes")
         if q.dim() != 3 or q.shape != k.shape or self.session.stock is not None:
             return None
-        if layer is None or sizes is None:
+        if layer is None:
             self.strange = "another node's copy of the model calls attention without saying of which block it is"
             return None
         if layer == self._layer or not self._is_of_self(layer, q.shape[1]):
             return None
         self._layer = layer
-        frames, height, width = sizes
-        prefix, rows = self.call.inputs.grid.prefix, self.call.rows
+        known, rows = self.call.inputs.grid, self.call.rows
+        frames, height, width = sizes or (known.frames, known.height, known.width)  # not every network tells its sizes
+        prefix = known.prefix
         suffix = q.shape[1] - frames * height * width - prefix
         if suffix < 0 or len(q) != len(rows):
             self.session.leave_to_stock(

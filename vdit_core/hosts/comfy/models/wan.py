@@ -1,14 +1,22 @@
-"""What is known of a MODEL's network: which classes lay out their tokens in a known way, and how."""
+"""Wan: which of its networks lay out their tokens in a known way, and how.
+
+T2V, I2V, first-last-frame and 5B are one class. VACE runs blocks of its own beside the main ones and gives them the
+main block's index: the main block's self-attention comes first, so the other calls of an index are not its own. Camera
+adds its condition to the patches. S2V, Animate, HuMo and SCAIL put further tokens into the sequence.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from comfy.ldm.wan.model import WanModel
+from comfy.ldm.wan import model as wan
 from torch import Tensor
 
 from ....call import ModelSignature, TokenGrid
+
+#: Absent ones are of newer ComfyUIs.
+_SERVED = [getattr(wan, name, None) for name in ("WanModel", "VaceWanModel", "CameraWanModel")]
 
 
 def network_of(model: Any) -> Any:
@@ -18,12 +26,12 @@ def network_of(model: Any) -> Any:
 
 
 def unknown(network: Any) -> str | None:
-    """Why a network is none of those whose tokens are known; Wan's other classes lay them out in other ways."""
-    if type(network) is WanModel:
+    """Why a network is none of those whose tokens are known; None if it is one."""
+    if type(network) in _SERVED:
         return None
     return (
         f"{type(network).__name__} is not a model whose tokens this pack knows "
-        "(Wan2.1 and Wan2.2 T2V, I2V, first-last-frame and 5B are)"
+        "(Wan2.1 and Wan2.2 T2V, I2V, first-last-frame, 5B, VACE and Camera are)"
     )
 
 
@@ -34,7 +42,8 @@ def signature_of(network: Any) -> ModelSignature:
 
 def kind_of(network: Any) -> str:
     """What tells networks of one signature apart, in words that all hosts share."""
-    return f"wan {network.model_type} {network.in_dim} -> {network.out_dim}"
+    beside = {"VaceWanModel": " vace", "CameraWanModel": " camera"}.get(type(network).__name__, "")
+    return f"wan {network.model_type}{beside} {network.in_dim} -> {network.out_dim}"
 
 
 def grid_of(network: Any, x: Tensor, conds: dict[str, Any]) -> TokenGrid:
