@@ -46,6 +46,20 @@ FAMILIES: dict[str, Any] = {
         lambda: tiny(wan.CameraWanModel, model_type="camera", in_dim=32),
         lambda: {"camera_conditions": random(1, 24, 2, 64, 64)},
     ),
+    "Wan HuMo": (lambda: tiny(wan.HumoWanModel, model_type="humo"), lambda: {"audio_embed": random(1, 2, 8, 5, 1280)}),
+    "Wan HuMo, a reference": (
+        lambda: tiny(wan.HumoWanModel, model_type="humo"),
+        lambda: {"audio_embed": random(1, 2, 8, 5, 1280), "reference_latents": [random(1, 16, 1, 8, 8)]},
+    ),
+    "Wan S2V": (
+        lambda: tiny(wan.WanModel_S2V, model_type="s2v"),
+        lambda: {"audio_embed": random(1, 25, 1024, 8), "reference_latents": [random(1, 16, 1, 8, 8)]},
+    ),
+    "Wan S2V, earlier frames": (
+        lambda: tiny(wan.WanModel_S2V, model_type="s2v"),
+        lambda: {"audio_embed": random(1, 25, 1024, 8), "reference_latents": [random(1, 16, 1, 8, 8)],
+                 "reference_motion": random(1, 16, 19, 8, 8)},
+    ),
 }  # fmt: skip
 
 

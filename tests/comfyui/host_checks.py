@@ -121,11 +121,11 @@ def warnings_of(function, *arguments, **options):
 
 
 def check_other_classes_run_stock_with_one_warning():
-    model = tiny(wan.HumoWanModel, model_type="humo", in_dim=36, audio_token_num=16)
+    model = tiny(wan.SCAILWanModel, model_type="scail")
     (watch, samples, outcome), warnings = warnings_of(watched, model, positive=text(), negative=text())
     assert torch.equal(samples, sample(model, positive=text(), negative=text()))
     assert watch.calls == watch.runs == []
-    assert "HumoWanModel is not a model whose tokens this pack knows" in outcome.stock
+    assert "SCAILWanModel is not a model whose tokens this pack knows" in outcome.stock
     assert len(warnings) == 1, warnings
 
 
@@ -150,12 +150,12 @@ def check_a_model_that_cannot_be_recorded_is_not_sampled_again_for_it():
     """Finish Recording says what is wrong, and leaves the sampler's cached latent alone."""
     from pack.nodes.recording import Losses, Recording
 
-    model = tiny(wan.HumoWanModel, model_type="humo", in_dim=36, audio_token_num=16)
+    model = tiny(wan.SCAILWanModel, model_type="scail")
     recording, before = Recording(Recorder()), Losses.count
     samples = sample(host.attach(model, recording.recorder, recording.ended), positive=text(), negative=text())
     for latent in (samples, torch.zeros(1)):
         message = str(raised_by(recording.claim, latent))
-        assert "HumoWanModel is not a model whose tokens this pack knows" in message, message
+        assert "SCAILWanModel is not a model whose tokens this pack knows" in message, message
         assert message.endswith("Record a model that the pack knows, or remove Record Attention and what hangs on it.")
     assert Losses.count == before
     sample(host.attach(MODEL, recording.recorder, recording.ended))
