@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def page_of(browser: Browser, server: Server) -> Callable[[str], ComfyPage]:
-    """The page of a renderer, opened once: a fresh one takes seconds."""
+    """The page of a renderer, opened once: a fresh one takes seconds. The other one rests."""
     from .comfy_page import ComfyPage  # not without playwright
 
     server.post("/settings/Comfy.TutorialCompleted", True)
@@ -47,7 +47,19 @@ def page_of(browser: Browser, server: Server) -> Callable[[str], ComfyPage]:
         comfy.open()
         return comfy
 
-    return opened
+    awake: list[ComfyPage] = []
+
+    def of(renderer: str) -> ComfyPage:
+        comfy = opened(renderer)
+        if comfy not in awake:
+            for other in awake:
+                other.empty()
+                other.rest()
+            comfy.wake()
+            awake[:] = [comfy]
+        return comfy
+
+    return of
 
 
 @pytest.fixture(params=["canvas", "vue"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,17 +32,32 @@ REQUIRED = ("flip-evaluator", "matplotlib", "contourpy", "cycler", "fonttools", 
             "python-dateutil", "six")  # fmt: skip
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time is here for a folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @cache
 def environment(comfyui: ComfyUI) -> dict[str, str]:
     """The variables for a server in which the pack's requirements are installed: beside ComfyUI's own packages, whose
     environment is the user's and stays as it is."""
-    if subprocess.run([comfyui.python, "-c", "import matplotlib, flip_evaluator"], capture_output=True).returncode == 0:
+    ask = "import sys; print(sys.implementation.cache_tag); import matplotlib, flip_evaluator"
+    asked = subprocess.run([comfyui.python, "-c", ask], capture_output=True, text=True)
+    if asked.returncode == 0:
         return ENVIRONMENT
-    folder = tempfile.mkdtemp(prefix="vdit-requirements-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    install = [comfyui.python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, *REQUIRED]
-    subprocess.run(list(map(str, install)), check=True)
-    path = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
+    folder = PACK / "build" / f"requirements-{asked.stdout.strip()}"
+    with _alone(folder):  # it is for all workers, and for later runs
+        if not folder.exists():
+            part = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            install = [comfyui.python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", part]
+            subprocess.run(list(map(str, [*install, *REQUIRED])), check=True)
+            part.rename(folder)
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     return ENVIRONMENT | {"PYTHONPATH": path}
 
 

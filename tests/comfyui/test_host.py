@@ -38,18 +38,40 @@ def cases(script: Path) -> Iterator[str]:
 CASES = [(script, case) for script in SCRIPTS for case in cases(script)]
 
 
-@cache
-def results(comfyui: ComfyUI, script: Path) -> dict[str, str]:
-    """What a script found, run once in ComfyUI's Python."""
-    command = [comfyui.python, script, comfyui.folder, PACK]
-    run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=900, env=ENVIRONMENT)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+class Checks:
+    """A process of ComfyUI's Python that runs scripts of checks, each once; one for all scripts of a worker."""
+
+    def __init__(self, comfyui: ComfyUI, folder: Path) -> None:
+        self.folder = folder
+        command = [comfyui.python, Path(__file__).with_name("forked.py"), comfyui.folder, PACK]
+        with (folder / "start").open("w") as said:
+            self.process = subprocess.Popen(
+                list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+                env=ENVIRONMENT,
+            )  # fmt: skip
+
+    @cache  # noqa: B019 - there is one of these
+    def found(self, script: Path) -> dict[str, str]:
+        """What a script found."""
+        printed, errors = self.folder / f"{script.stem}.json", self.folder / f"{script.stem}.txt"
+        self.process.stdin.write(json.dumps([str(script), str(printed), str(errors)]) + "\n")
+        self.process.stdin.flush()
+        status = self.process.stdout.readline().strip()
+        assert status == "0", (errors if errors.exists() else self.folder / "start").read_text()[-3000:]
+        return json.loads(printed.read_text().splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def checks(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checks]:
+    checks = Checks(comfyui, tmp_path_factory.mktemp("checks"))
+    yield checks
+    checks.process.stdin.close()
+    checks.process.wait(60)
 
 
 @pytest.mark.parametrize(("script", "case"), CASES, ids=[f"{script.stem[:-7]}-{case}" for script, case in CASES])
-def test_on_comfyuis_classes(comfyui, script, case):
-    found = results(comfyui, script)[case]
+def test_on_comfyuis_classes(checks, script, case):
+    found = checks.found(script)[case]
     if found.startswith("absent: "):
         pytest.skip(found)
     assert found == "ok", found
