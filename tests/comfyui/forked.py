@@ -15,7 +15,6 @@ import sys
 
 import inside  # noqa: F401 - what every script starts with
 
-
 MINUTES = 15
 
 
