@@ -17,7 +17,7 @@ from vdit_core.demo.model import DemoModel
 from vdit_core.demo.pairs import DISTANCES, PAIRS, PairResult
 from vdit_core.demo.verdicts import AGREES, DIFFERS, OPEN, PARTLY
 from vdit_core.tiny_wan.files import FRAMES, SIZE
-from vdit_core.transfer import Report
+from vdit_core.transfer import TransferReport
 
 UNIFORM = {"same_frame": 0.2, "same_place": 0.1}
 NEAR, FAR = {"same_frame": 0.5, "same_place": 0.4}, {"same_frame": 0.2, "same_place": 0.1}
@@ -141,7 +141,7 @@ def test_outlines_of_a_smear_are_weak(probe):
     blurred = world.flatten(0, 1).transpose(0, 1)
     blurred = torch.nn.functional.avg_pool2d(blurred, 9, 1, 4).transpose(0, 1).unflatten(0, (1, 3))
     pair = next(iter(PAIRS.values()))
-    result = PairResult(pair, (1,), world, world, blurred, {}, Report(0, 0))
+    result = PairResult(pair, (1,), world, world, blurred, {}, TransferReport(0, 0))
     assert paper.drawn(probe, replace(result, transfer=world)) == 1
     assert paper.drawn(probe, result) < 0.6
 
