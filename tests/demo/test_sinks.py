@@ -42,7 +42,7 @@ def planted(tmp_path_factory):
 def test_the_demo_model_has_none(plain):
     folder, found = plain
     assert found["findings"]["sinks"] == []
-    assert found["trials"] == []
+    assert found["ablations"] == []
     assert 2 < max(max(row) for row in found["findings"]["peak"]) < 16
     page = (folder / "index.html").read_text()
     assert "No sinks: in none of 18 heads" in page
@@ -63,11 +63,11 @@ def test_planted_ones_are_found_all_and_only_these(planted):
 def test_without_them_the_video_is_another_and_random_keys_do_not_matter(planted):
     """They were planted while the video was sampled, so it has grown around them."""
     _, found = planted
-    trials = {trial["action"]: trial for trial in found["trials"]}
-    assert tuple(trials) == ACTIONS
-    assert trials["mask"]["matters"]
-    assert all(control["psnr"] > trials["mask"]["sinks"]["psnr"] + 6 for control in trials["mask"]["random others"])
-    assert trials["mask"]["moved"] == []
+    done = {one["action"]: one for one in found["ablations"]}
+    assert tuple(done) == ACTIONS
+    assert done["mask"]["matters"]
+    assert all(control["psnr"] > done["mask"]["sinks"]["psnr"] + 6 for control in done["mask"]["random others"])
+    assert done["mask"]["moved"] == []
 
 
 def test_page_pictures_and_videos_are_written(plain, planted):

@@ -116,7 +116,7 @@ def test_two_workers_give_the_same_scores_as_one(cluster, plan, latents, tmp_pat
 WRONG = """
 import os, sys
 from vdit_core.sweep.plan import Sweep
-from vdit_core.sweep.workers import run_on_ray
+from vdit_core.sweep.ray_runner import run_on_ray
 
 def dies():
     os._exit(1)
