@@ -24,12 +24,13 @@ from comfyui.server import serve  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 HELP = ROOT / "web" / "docs" / "images"
-MARGIN = (28, 62, 56, 12)  # px around the nodes: left, top (a pill and the pack's badge), right, bottom
+MARGIN = (28, 104, 56, 12)  # px around the nodes: left, top (a pill and the pack's badge), right, bottom
 
 
 @dataclass(frozen=True)
 class Picture:
-    """file: where it goes. example: the number of the workflow. titles: of the nodes it shows; none for all."""
+    """file: where it goes. example: the number of the workflow. titles: how those of
+    the nodes begin that it shows; none for all."""
 
     file: Path
     example: str
@@ -49,17 +50,27 @@ PICTURES = (
 
 #: The box around some nodes, in the page's px; the view is moved there. Arguments: titles, scale, margins.
 SHOW = """([titles, scale, [left, top, right, bottom]]) => {
-    const shown = app.rootGraph.nodes.filter((node) => !titles.length || titles.includes(node.title));
+    const named = (node) => titles.some((title) => node.title.startsWith(title));
+    const shown = app.rootGraph.nodes.filter((node) => !titles.length || named(node));
     const low = [0, 1].map((i) => Math.min(...shown.map((node) => node.pos[i])));
     const high = [0, 1].map((i) => Math.max(...shown.map((node) => node.pos[i] + node.size[i])));
     const { ds, canvas } = app.canvas;
     const place = canvas.getBoundingClientRect();
     ds.scale = scale;
-    ds.offset = [(left + 80) / scale - low[0], (top + 60) / scale - low[1]];
+    ds.offset = [(left + 420) / scale - low[0], (top + 160) / scale - low[1]];
     app.canvas.selectNodes([]);
     app.canvas.draw(true, true);
     const size = [0, 1].map((i) => (high[i] - low[i]) * scale);
-    return { x: place.x + 80, y: place.y + 60, width: size[0] + left + right, height: size[1] + top + bottom };
+    return { x: place.x + 420, y: place.y + 160, width: size[0] + left + right, height: size[1] + top + bottom };
+}"""
+
+
+#: Some layers and steps dense, as the help page tells it. Argument: the title of the node.
+DENSE = """(title) => {
+    const { widgets } = app.rootGraph.nodes.find((node) => node.title === title);
+    for (const [name, value] of [["dense_layers", "3"], ["dense_first", 10]]) {
+        widgets.find((widget) => widget.name === name).value = value;
+    }
 }"""
 
 
@@ -67,10 +78,12 @@ def take(comfy: ComfyPage, pictures: list[Picture]) -> None:
     """All pictures of one example."""
     (workflow,) = (ROOT / "example_workflows").glob(f"{pictures[0].example} *.json")
     comfy.load(json.loads(workflow.read_text(encoding="utf-8")))
+    if pictures[0].example == "10":
+        comfy.js(DENSE, "Sparse Attention: by the profile")
     run(comfy)
     for picture in pictures:
         whole = not picture.titles
-        box = comfy.js(SHOW, [list(picture.titles), 0.5 if whole else 1.0, MARGIN])
+        box = comfy.js(SHOW, [list(picture.titles), 0.5 if whole else 1.0, (20, 60, 20, 50) if whole else MARGIN])
         comfy.page.wait_for_timeout(1500)
         comfy.page.screenshot(path=picture.file, clip=box)
         print(picture.file.relative_to(ROOT), {name: round(value) for name, value in box.items()}, flush=True)
