@@ -20,10 +20,14 @@ test: $(VENV)/.test
 quick: $(VENV)/.test
 	$(VENV)/bin/python -m pytest tests/unit tests/web tests/test_layout.py --numprocesses 2 --dist loadfile -m "not slow and not gpu"
 
+# mypy sees the nodes as ComfyUI does: as a part of a package, whatever the name of its folder.
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	folder=$$(mktemp -d) && ln -s '$(CURDIR)' $$folder/pack && cd $$folder && \
+		'$(abspath $(VENV))/bin/mypy' -p pack.nodes --config-file '$(CURDIR)/pyproject.toml' \
+		--cache-dir '$(CURDIR)/.mypy_cache/nodes' && rm -r $$folder
 	$(MAKE) --no-print-directory lint-web
 
 # Only this needs npm: neither the pack nor anything else here does, so lint goes on without it.

@@ -107,9 +107,9 @@ class LayerSweep(io.ComfyNode):
     def execute(
         cls,
         model: Any,
-        source: list,
-        target: list,
-        negative: list,
+        source: list[Any],
+        target: list[Any],
+        negative: list[Any],
         vae: Any,
         latent: dict[str, Any],
         seed: int,
@@ -130,7 +130,13 @@ class LayerSweep(io.ComfyNode):
 
         layers = signature(model).layers
         inputs = {"source": source, "target": target, "negative": negative, "latent": latent}
-        settings = {"seed": seed, "steps": steps, "cfg": cfg, "sampler": sampler_name, "scheduler": scheduler}
+        settings: dict[str, str | int | float] = {
+            "seed": seed,
+            "steps": steps,
+            "cfg": cfg,
+            "sampler": sampler_name,
+            "scheduler": scheduler,
+        }
         sweep = Sweep(
             _SOURCE,
             _TARGET,

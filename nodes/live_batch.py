@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def batch(prompts: list[list], latent: dict[str, Any]) -> tuple[list, dict[str, Any]]:
+def batch(prompts: list[list[Any]], latent: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Join prompts and repeat a latent.
 
     Args:
@@ -41,7 +41,7 @@ def batch(prompts: list[list], latent: dict[str, Any]) -> tuple[list, dict[str, 
 
 
 def other_inputs(
-    positive: list, latent: dict[str, Any], given: dict[str, list[dict[str, Any]]], sampled: Tensor
+    positive: list[Any], latent: dict[str, Any], given: dict[str, list[dict[str, Any]]], sampled: Tensor
 ) -> str | None:
     """What of a joined conditioning and a repeated latent is not what the sampler was given; None if it was given both.
 

@@ -134,7 +134,8 @@ def tell_outcome(telling: Telling, outcome: Outcome, did: Callable[[], Verdict])
 
 def show(node: str | None, verdict: Verdict, layers: int | None = None, by: str | None = None) -> None:
     """Tell the page that queued the running prompt what a node did; another workflow may be open there by now."""
-    server, context = getattr(PromptServer, "instance", None), get_executing_context()
+    server: Any = getattr(PromptServer, "instance", None)
+    context = get_executing_context()
     if None in (server, context, node) or server.client_id is None:
         return
     told = {"node": node, "text": verdict.text, "level": verdict.level.value, "layers": layers, "by": by or node}

@@ -73,10 +73,11 @@ class RecordedRun:
 
     def claim(self, by: str | None) -> AttentionStore | None:
         """The store, which this then only refers to; None if whoever had claimed it has let it go."""
-        if self.store is not None:
-            self._claimed, store, self.store = weakref.ref(self.store), self.store, None
-        else:
-            store = None if self._claimed is None else self._claimed()
+        store, self.store = self.store, None
+        if store is not None:
+            self._claimed = weakref.ref(store)
+        elif self._claimed is not None:
+            store = self._claimed()
         self.claimed_by = by
         return store
 

@@ -59,8 +59,8 @@ class Sampling:
     """The inputs of `inputs`, and the model they are for."""
 
     model: Any
-    positive: list
-    negative: list
+    positive: list[Any]
+    negative: list[Any]
     vae: Any
     latent: dict[str, Any]
     seed: int
@@ -79,7 +79,7 @@ class Sampling:
         model = self.model if editor is None else attach(self.model, editor, required=True)
         return self.run(model, positive, repeated)
 
-    def run(self, model: Any, positive: list, latent: dict[str, Any]) -> Tensor:
+    def run(self, model: Any, positive: list[Any], latent: dict[str, Any]) -> Tensor:
         """The latents of a batch, by a model as it is patched."""
         (found,) = common_ksampler(
             model, self.seed, self.steps, self.cfg, self.sampler_name, self.scheduler, positive, self.negative, latent

@@ -103,8 +103,8 @@ class SparseReport(io.ComfyNode):
         best = min(found.videos, key=lambda video: video.seconds)
         text = f"{best.label}: {found.seconds / best.seconds:.1f}x as fast as dense, {best.quality.psnr:.0f} dB"
         ui = telling.tell(outcome.done(text).but(*found.why_dense()), made.layers)
-        shown = images.as_image(*frames), images.as_image(pareto(found))
-        return io.NodeOutput(*shown, found.as_text(), found.as_json(), ui=ui)
+        pictures = images.as_image(*frames), images.as_image(pareto(found))
+        return io.NodeOutput(*pictures, found.as_text(), found.as_json(), ui=ui)
 
 
 def _shares(text: str) -> list[float]:

@@ -162,17 +162,17 @@ class LiveTransferNode(_TransferNode):
     def execute(
         cls,
         model: Any,
-        source: list,
-        target: list,
+        source: list[Any],
+        target: list[Any],
         latent: dict[str, Any],
         steps: str,
         strength: float,
         branches: str,
         heads: str,
         mask: LayerMask | None = None,
-        **more: list | None,
+        **more: list[Any] | None,
     ) -> io.NodeOutput:
-        targets = [target, *(more[name] for name in sorted(more) if more[name] is not None)]
+        targets = [target, *(further for _, further in sorted(more.items()) if further is not None)]
         positive, latents = batch([source, *targets], latent)
         transfer = LiveTransfer(_where(mask, steps, strength, branches, heads))
         telling = Telling(cls.hidden.unique_id, "Live Transfer")
