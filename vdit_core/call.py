@@ -7,7 +7,7 @@ attention, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,19 +15,25 @@ from torch import Tensor
 from .attention.biased import attend_biased
 from .attention.multi_value import Backend, attend, attend_shared
 from .errors import VDiTError
+from .joint_tokens import JointTokens
 from .provenance import Provenance
 
 
 @dataclass(frozen=True)
 class ModelSignature:
-    """What two models must share for a map of one to fit the other."""
+    """What two models must share for a map of one to fit the other.
+
+    kinds: where a model has several kinds of blocks, each kind's name and number, in the order of the layers.
+    """
 
     layers: int
     heads: int
     head_dim: int
+    kinds: tuple[tuple[str, int], ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.layers} layers x {self.heads} heads x {self.head_dim}"
+        kinds = ", ".join(f"{number} {kind}" for kind, number in self.kinds)
+        return f"{self.layers} layers{f' ({kinds})' * bool(kinds)} x {self.heads} heads x {self.head_dim}"
 
 
 @dataclass(frozen=True)
@@ -133,9 +139,10 @@ class SharedMaps:
 class AttentionCall:
     """One self-attention call, after RoPE and before the softmax.
 
-    q, k, v: (rows, heads, tokens, head_dim), any float dtype. backend: the host's attention function, or what an editor
-    put in its place. shared: which rows have one map. sparse_elsewhere: who leaves parts of the map out in the host's
-    function, if another tool does. bias: float (heads, tokens), what an editor adds to the scores of each key.
+    q, k, v: (rows, heads, tokens, head_dim), any float dtype: of the grid's tokens. backend: the host's attention
+    function, or what an editor put in its place. shared: which rows have one map. sparse_elsewhere: who leaves parts of
+    the map out in the host's function, if another tool does. bias: float (heads, tokens), what an editor adds to the
+    scores of each key. joint: what attends together with the grid's tokens; the output then is of all of them.
     """
 
     site: Site
@@ -146,15 +153,31 @@ class AttentionCall:
     shared: SharedMaps | None = None
     sparse_elsewhere: str | None = None
     bias: Tensor | None = None
+    joint: JointTokens | None = None
 
     def dense(self) -> Tensor:
-        """What the host would have computed, (rows, heads, tokens, head_dim)."""
+        """What the host would have computed, (rows, heads, all queries, head_dim)."""
+        if self.joint is not None:
+            q, k, v = self.joint.with_grid(self.q, self.k, self.v)
+            if self.bias is not None:
+                return attend_biased(q, k, v, self.joint.key_bias(self.bias))
+            return self.backend(q, k, v)
         shared = self.shared
         if self.bias is not None:
             return attend_biased(self.q, self.k, self.v, self.bias)
         if shared is None or shared.q is not self.q or shared.k is not self.k:
             return attend(self.q, self.k, self.v, self.backend)
         return attend_shared(self.q, self.k, self.v, shared.first, self.backend)
+
+    def of_grid(self, output: Tensor) -> Tensor:
+        """What an output holds of the grid's tokens, a view of (rows, heads, tokens, head_dim)."""
+        return output if self.joint is None else output.narrow(2, self.joint.q_start, self.q.shape[2])
+
+    def rows(self, rows: slice) -> AttentionCall:
+        """The call of some rows of the batch."""
+        q, k, v = (x[rows] for x in (self.q, self.k, self.v))
+        joint = None if self.joint is None else self.joint.rows(rows)
+        return replace(self, site=replace(self.site, rows=self.site.rows[rows]), q=q, k=k, v=v, joint=joint)
 
 
 Proceed = Callable[[AttentionCall], Tensor]

@@ -68,6 +68,7 @@ def masked_attention(
     rule: str = "top-k",
     temperature: Tensor | float = 1.0,
     renormalise: bool = True,
+    whole: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of which each query keeps its strongest keys only (section "Sparsity" of arXiv 2504.10317).
 
@@ -78,6 +79,7 @@ def masked_attention(
             reached by the fewest keys; at least one key in either case.
         temperature: likewise, or one for all; above 0, below 1 sharpens the map.
         renormalise: whether the kept weights are divided by their sum.
+        whole: bool (tokens,), tokens whose rows and columns of the map are kept besides, as a prompt's.
 
     Returns:
         The output, of v's shape and dtype, and the density of each map, float32 (batch, heads).
@@ -98,6 +100,8 @@ def masked_attention(
     for part, found in scores(q, k):
         weights = (found * sharpness[..., None, None]).softmax(-1)
         mask = strongest(weights, share, rule)
+        if whole is not None:
+            mask = mask | whole | whole[part, None]
         weights = weights * mask
         if renormalise:
             weights = weights / weights.sum(-1, keepdim=True)

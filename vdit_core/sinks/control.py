@@ -132,6 +132,7 @@ class SinkControl(Interceptor):
                 bias = to_mass(call.q, call.k, wanted, call.bias, only_down=True)
             return proceed(replace(call, bias=bias if call.bias is None else call.bias + bias))
         output = proceed(call).clone()
+        grid = call.of_grid(output)
         for head in chosen:
-            output[:, head] = output[:, head].mean(1, keepdim=True) if self.action == "mean" else 0
+            grid[:, head] = grid[:, head].mean(1, keepdim=True) if self.action == "mean" else 0
         return output

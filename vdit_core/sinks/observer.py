@@ -62,7 +62,7 @@ class SinkObserver(RunObserver[SinkRecord]):
         bias = None if call.bias is None else call.bias[picked]
         mine = [row for row in rows if site.rows[row].sample == self.sample]
         for row in mine:
-            q, k, v, out = (x[row][picked] for x in (call.q, call.k, call.v, output))
+            q, k, v, out = (x[row][picked] for x in (call.q, call.k, call.v, call.of_grid(output)))
             record.calls[Key(Evaluation(site.sigma, site.visit), branch, site.layer)] = map_sinks(
                 q, k, v, out, chosen, bias
             )

@@ -14,13 +14,15 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention.autotune import Autotuner
 from ..attention.multi_value import attend
 from ..attention.reference import masked_attention
-from ..call import AttentionCall, Interceptor, Proceed, Run, Site
+from ..call import AttentionCall, Interceptor, Proceed, Run, Site, TokenGrid
 from ..coverage import Place
+from ..joint_tokens import JointTokens
 from ..outcome import Level, Verdict, done, failed, idle
 from .block_mask import with_dense_queries
 from .config import ResolvedSparse, SparseConfig
@@ -142,6 +144,8 @@ class SparseAttention(Interceptor):
             )
         if call.bias is not None:
             return self._dense(call, proceed, "dense where Sink Control changes the scores of keys")
+        if call.joint is not None and (why := _why_not_joint(call.joint)) is not None:
+            return self._dense(call, proceed, why)
         if tokens < self.config.minimum_tokens:
             why = f"dense: {tokens} tokens are fewer than the minimum of {self.config.minimum_tokens}"
             return self._dense(call, proceed, why)
@@ -216,10 +220,21 @@ class _Backend:
         self.temperature = places.temperature[site.layer]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        unseen = None if self.call.joint is None else self.call.joint.left_out()
+        if unseen is None:
+            return self._sparse(q, k, v)
+        # The padding of a prompt: nothing looks at it, and what it looks at is of no consequence.
+        output = q.new_empty(*q.shape[:3], v.shape[-1])
+        output[:, :, ~unseen] = self._sparse(*(x[:, :, ~unseen] for x in (q, k, v)))
+        output[:, :, unseen] = self.call.backend(q[:, :, unseen], k, v)
+        return output
+
+    def _sparse(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All tokens are seen."""
         config, report = self.owner.config, self.owner._report
 
         def dense() -> Tensor:
-            return attend(q, k, v, self.call.backend)
+            return attend(q, k, v, self._host)
 
         if config.method in EXACT:
             report.kernel, sparse = "exact masking", self._exact
@@ -234,21 +249,41 @@ class _Backend:
                 f"dense: {report.kernel} would take {taken / whole:.1f} times the dense attention's time here "
                 f"({q.shape[2]} tokens at {kept:.0%})"
             )
-            return self.owner._dense(replace(self.call, q=q, k=k, v=v), AttentionCall.dense, why)
+            return self.owner._dense(self.call, lambda _: dense(), why)
         begin = _now(q.device)
         out, computed = sparse(q, k, v)
         branches = len({row.branch for row in self.call.site.rows})
         self.owner._seen.append(_Seen(branches, computed, whole, (begin, _now(q.device))))
         return out
 
+    def _host(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The host's attention of the tokens that are seen; its own mask is of all of them."""
+        joint = self.call.joint
+        if joint is None or q.shape[2] == joint.q.shape[2]:
+            return self.call.backend(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def _grid(self, tokens: int) -> TokenGrid:
+        """The grid, with a prompt's tokens as ones without a place."""
+        grid, joint = self.call.site.run.grid, self.call.joint
+        if joint is None:
+            return grid
+        unseen = joint.left_out()
+        before = joint.q_start if unseen is None else int((~unseen[: joint.q_start]).sum())
+        return replace(grid, prefix=grid.prefix + before, suffix=grid.suffix + tokens - grid.tokens - before)
+
     def _exact(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        rule = EXACT[self.owner.config.method]
-        out, kept = masked_attention(q, k, v, self.density, rule, self.temperature.to(q.device))
+        rule, whole = EXACT[self.owner.config.method], None
+        if self.call.joint is not None:
+            first, tokens = self._grid(q.shape[2]).prefix - self.call.site.run.grid.prefix, self.call.joint.tokens
+            whole = torch.ones(q.shape[2], dtype=torch.bool, device=q.device)
+            whole[first : first + tokens] = False
+        out, kept = masked_attention(q, k, v, self.density, rule, self.temperature.to(q.device), whole=whole)
         return out, kept.mean()
 
     def _blocks(self, kernel: Any, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         config = self.owner.config
-        plan = tiles(self.call.site.run.grid, q.device)
+        plan = tiles(self._grid(q.shape[2]), q.device)
         kept = always(plan, config.first_frame)
         sharpness = self.temperature.reciprocal().to(q.device, non_blocking=True)
         tiled = tile(q, k, v, plan)
@@ -257,6 +292,13 @@ class _Backend:
         mask = PATTERNS[config.method](tiled, self.density, kept, sharpness)
         mask = with_dense_queries(mask, placeless(plan), plan.key_blocks)
         return kernel(tiled, mask, sharpness), mask.density(plan.key_blocks).mean()
+
+
+def _why_not_joint(joint: JointTokens) -> str | None:
+    """Why a call with other tokens than the grid's stays dense, if it must."""
+    if not joint.square or (joint.bias is not None and joint.left_out() is None):
+        return "dense where the model gives guides a weight"
+    return None
 
 
 def _now(device: torch.device) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -96,7 +96,9 @@ class LiveTransfer(MapTransfer):
 
     def __call__(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         parts = [self._edit(part, proceed) for part in _by_branch(call)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, out=torch.empty_like(call.v))
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts, out=torch.empty_like(call.v) if call.joint is None else None)
 
     def _edit(self, call: AttentionCall, proceed: Proceed) -> Tensor:
         """The output of a call of one branch."""
@@ -123,15 +125,11 @@ class LiveTransfer(MapTransfer):
 
 def _by_branch(call: AttentionCall) -> list[AttentionCall]:
     """A call as one for each branch; the rows of a branch follow one another."""
-    site, parts, end = call.site, [], 0
-    counts = [len(tuple(rows)) for _, rows in groupby(site.rows, lambda row: row.branch)]
+    counts = [len(tuple(rows)) for _, rows in groupby(call.site.rows, lambda row: row.branch)]
     if len(counts) == 1:
         return [call]
-    for count in counts:
-        begin, end = end, end + count
-        q, k, v = (x[begin:end] for x in (call.q, call.k, call.v))
-        parts.append(replace(call, site=replace(site, rows=site.rows[begin:end]), q=q, k=k, v=v))
-    return parts
+    ends = list(accumulate(counts))
+    return [call.rows(slice(end - count, end)) for count, end in zip(counts, ends, strict=True)]
 
 
 def _with_map_of(call: AttentionCall, source: int, takers: list[int], heads: list[int] | None) -> AttentionCall:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...call import Interceptor, ModelSignature
 from .errors import HostError
-from .models.wan import network_of, signature_of, unknown
+from .models import family_of, network_of, unknown
 from .outcome import Outcome
 from .override import Override, override_for
 from .samplers import with_one_noise
@@ -75,9 +75,10 @@ def signature(model: Any) -> ModelSignature:
         HostError: if its tokens are not known, with the models that are.
     """
     network = network_of(model)
-    if (reason := unknown(network)) is not None:
+    family, reason = family_of(network), unknown(network)
+    if family is None or reason is not None:
         raise HostError(f"{reason}.")
-    return signature_of(network)
+    return family.signature_of(network)
 
 
 def _sample(

@@ -16,6 +16,8 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
+from .models import Family
+
 _FORWARDS = ("forward", "_forward", "forward_orig")
 _CORE = ("comfy.", "comfy_extras.", "torch.", "comfy_api.")
 _WRAPPERS = ("DIFFUSION_MODEL", "APPLY_MODEL", "CALC_COND_BATCH", "PREDICT_NOISE")
@@ -48,8 +50,8 @@ class Replacements:
     it, the modules may still have the patches of another clone, and some nodes put theirs there for the call only.
     """
 
-    def __init__(self, patcher: Any, network: Any) -> None:
-        self._network = network
+    def __init__(self, patcher: Any, network: Any, family: Family | None) -> None:
+        self._network, self._family = network, family
         self._before = list(dict.fromkeys(_object_patches(patcher)))
 
     def why(self, options: Mapping[str, Any], strange: str | None) -> tuple[str, str]:
@@ -71,12 +73,13 @@ class Replacements:
 
     def of_self_attention(self) -> bool:
         """Whether the blocks' self-attention is another node's."""
-        found = (*self._before, *_of_modules(self._network))
-        return any("self_attn" in each.what or each.what == "the blocks" for each in found)
+        found = (*self._before, *_of_modules(self._network, self._family))
+        own = self._family.self_attention if self._family is not None else ""
+        return any((own and own in each.what) or each.what == "the blocks" for each in found)
 
     def _found(self, options: Mapping[str, Any]) -> list[Replacement]:
         """The likeliest first."""
-        found = [*self._before, *_of_modules(self._network), *_of_blocks(options), *_wrappers(options)]
+        found = [*self._before, *_of_modules(self._network, self._family), *_of_blocks(options), *_wrappers(options)]
         return list(dict.fromkeys(found))
 
 
@@ -84,20 +87,23 @@ def _object_patches(patcher: Any) -> Iterator[Replacement]:
     """A clone's own patches, set by nodes before this run."""
     for key, value in getattr(patcher, "object_patches", {}).items():
         name = key.removeprefix("diffusion_model.")
-        if name != key and _is_foreign(value) and not re.search(r"cross_attn", name):
-            yield _replacement(re.sub(r"^blocks\.\d+\.", "the blocks' ", name), value)
+        if name != key and _is_foreign(value) and not re.search(r"cross_att|attn2", name):
+            yield _replacement(re.sub(r"^\w*blocks\.\d+\.", "the blocks' ", name), value)
 
 
-def _of_modules(network: Any) -> Iterator[Replacement]:
+def _of_modules(network: Any, family: Family | None) -> Iterator[Replacement]:
     """Methods that are not those of the modules' classes, and methods of classes and modules that are not their own."""
     parts = [("the model", network)]
-    for block in getattr(network, "blocks", ())[:1]:
-        parts += [("the blocks", block), ("the blocks' self_attn", getattr(block, "self_attn", block))]
+    for block in family.parts_of(network).blocks[:1] if family is not None else ():
+        parts.append(("the blocks", block.module))
+        if family is not None and family.self_attention:
+            parts.append((f"the blocks' {family.self_attention}", block.self_attention))
     for what, module in reversed(parts):
         for name in _FORWARDS:
             function = vars(module).get(name, getattr(type(module), name, None))
             if function is not None and _is_foreign(function):
-                yield _replacement(f"{what}.{name}".replace("self_attn.", "self_attn "), function)
+                part = f"{what} {name}" if what.count("'") else f"{what}.{name}"
+                yield _replacement(part, function)
     home = sys.modules.get(type(network).__module__)
     attention = getattr(home, "optimized_attention", None)
     if attention is not None and _is_foreign(attention):

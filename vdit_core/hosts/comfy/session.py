@@ -19,7 +19,7 @@ from ...errors import VDiTError
 from . import graph
 from .errors import HostError, NotReached
 from .guiders import absent, branch_names, branches_to_come
-from .models.wan import grid_of, kind_of, network_of, signature_of, unknown
+from .models import Family, Parts, bare, family_of, network_of, unknown
 from .outcome import Outcome
 from .replaced import Replacements
 from .samplers import evaluations
@@ -38,13 +38,14 @@ _WINDOWS = "context_handler"  # the model option in which ComfyUI keeps what cut
 @dataclass(frozen=True)
 class ModelCall:
     """One call of the model. rows: of its batch. visit: how often the run was at this noise level before.
-    text: the tokens of its prompts. inputs: what decides its grid."""
+    text: the tokens of its prompts. inputs: what decides its grid. parts: of the network that is called."""
 
     sigma: float
     visit: int
     rows: tuple[Row, ...]
     text: int | None
     inputs: Inputs
+    parts: Parts
 
 
 class Session:
@@ -61,6 +62,8 @@ class Session:
         seed: int | None,
     ) -> None:
         self.network = network_of(guider.model_patcher)
+        self._family = family_of(self.network)
+        self._parts: dict[int, Parts] = {}  # a host may have a copy of the network on each GPU
         self.attached = tuple(attached)
         self.chain = Chain([each.interceptor for each in self.attached])
         self.guider, self.sampler, self.noise, self.latent, self.seed = guider, sampler, noise, latent, seed
@@ -82,7 +85,7 @@ class Session:
         self._layers: frozenset[int] = frozenset()  # in which layers
         self._error: tuple[str, list[Interceptor]] | None = None
         self._lock = threading.Lock()  # ComfyUI calls the model from one thread per GPU
-        self._replacements = Replacements(guider.model_patcher, self.network)
+        self._replacements = Replacements(guider.model_patcher, self.network, self._family)
 
     def open(self) -> None:
         """Before the sampler begins.
@@ -92,6 +95,12 @@ class Session:
         """
         if (reason := unknown(self.network)) is not None:
             self.leave_to_stock(reason)
+
+    @property
+    def family(self) -> Family:
+        """The model's family, in a run that is not left to the stock model."""
+        assert self._family is not None
+        return self._family
 
     def leave_to_stock(self, reason: str) -> None:
         """From here on the stock model computes the run.
@@ -128,7 +137,7 @@ class Session:
         ]
         samples = len(x) // len(branches)
         rows = tuple(Row(branch, i) for branch in branches for i in range(samples))
-        grid = grid_of(self.network, x, conds)
+        grid = self.family.grid_of(self.network, x, conds)
         inputs = Inputs.of(grid, x, options, conds, branches)
         with self._lock:
             visit = self._visits[branches[0], sigma]
@@ -137,7 +146,14 @@ class Session:
             if self.run is None:
                 self._first = inputs
                 self._begin(self._describe(grid, model.get_dtype_inference(), x, samples, sigma))
-        return ModelCall(sigma, visit, rows, None if text is None else text.shape[1], inputs)
+        return ModelCall(sigma, visit, rows, None if text is None else text.shape[1], inputs, self._parts_of(model))
+
+    def _parts_of(self, model: Any) -> Parts:
+        network = bare(model.diffusion_model)
+        with self._lock:
+            if id(network) not in self._parts:
+                self._parts[id(network)] = self.family.parts_of(network)
+            return self._parts[id(network)]
 
     def looks_at(self, call: ModelCall) -> bool:
         """Whether anybody wants to see a model call; of the first one, whether self-attention comes by."""
@@ -222,13 +238,13 @@ class Session:
             if each.check is not None and (wrong := each.check(self.guider.conds, self.latent)) is not None:
                 self._checks[n] = wrong
         return Run(
-            signature_of(self.network),
+            self.family.signature_of(self.network),
             grid,
             self.sigmas,
             branches_to_come(self.guider),
             self.samples,
             dtype,
-            kind_of(self.network),
+            self.family.kind_of(self.network),
             absent(self.guider, self.sigmas),
             evaluations(self.sampler),
             not self.chain.one_noise or bool((start == start[:1]).all()),

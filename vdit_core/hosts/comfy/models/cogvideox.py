@@ -1,0 +1,27 @@
+"""CogVideoX: joint blocks; the prompt's tokens stand before the grid's. Version 1.5 patches time, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ....call import TokenGrid
+from .family import Family, patches
+
+
+class CogVideoX(Family):
+    name = "CogVideoX"
+    networks = ("comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel",)
+    self_attention = ""
+    text = "before"
+
+    def heads(self, network: Any) -> tuple[int, int]:
+        return network.num_attention_heads, network.attention_head_dim
+
+    def kind_of(self, network: Any) -> str:
+        return f"cogvideox {network.in_channels} -> {network.out_channels}"
+
+    def grid_of(self, network: Any, x: Tensor, conds: Mapping[str, Any]) -> TokenGrid:
+        return TokenGrid(*patches(x, (network.patch_size_t or 1, network.patch_size, network.patch_size)))

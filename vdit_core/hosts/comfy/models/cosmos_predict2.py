@@ -1,0 +1,25 @@
+"""Cosmos Predict2: self-attention of its own, the grid's tokens alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ....call import TokenGrid
+from .family import Family, patches
+
+
+class CosmosPredict2(Family):
+    name = "Cosmos Predict2"
+    networks = ("comfy.ldm.cosmos.predict2.MiniTrainDIT",)
+
+    def heads(self, network: Any) -> tuple[int, int]:
+        return network.num_heads, network.model_channels // network.num_heads
+
+    def kind_of(self, network: Any) -> str:
+        return f"cosmos predict2 {network.in_channels} -> {network.out_channels}"
+
+    def grid_of(self, network: Any, x: Tensor, conds: Mapping[str, Any]) -> TokenGrid:
+        return TokenGrid(*patches(x, (network.patch_temporal, network.patch_spatial, network.patch_spatial)))

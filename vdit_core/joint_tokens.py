@@ -1,0 +1,65 @@
+"""Tokens that attend together with the grid's: the prompt's in joint attention, the guides of LTX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class JointTokens:
+    """The whole sequences of one attention call, and where the grid's tokens are in them.
+
+    q: (rows, heads, queries, head_dim). k, v: (rows, heads, keys, head_dim). q_start, k_start: where the grid's tokens
+    begin; tokens: how many these are. bias: float32 (keys,), what the model's own mask adds to the scores of each key
+    (the lowest number of a dtype leaves one out), or None.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_start: int
+    k_start: int
+    tokens: int
+    bias: Tensor | None = None
+
+    def of_grid(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The grid's own queries, keys and values, views of (rows, heads, tokens, head_dim)."""
+        starts = zip((self.q, self.k, self.v), (self.q_start, self.k_start, self.k_start), strict=True)
+        q, k, v = (x.narrow(2, start, self.tokens) for x, start in starts)
+        return q, k, v
+
+    def with_grid(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The whole sequences with these of the grid; what is unchanged is not copied."""
+        return _put(self.q, q, self.q_start), _put(self.k, k, self.k_start), _put(self.v, v, self.k_start)
+
+    def rows(self, rows: slice) -> JointTokens:
+        """Some rows of the batch."""
+        return replace(self, q=self.q[rows], k=self.k[rows], v=self.v[rows])
+
+    @property
+    def square(self) -> bool:
+        """Whether queries and keys are of the same tokens."""
+        return self.q.shape[2] == self.k.shape[2]
+
+    def key_bias(self, of_grid: Tensor) -> Tensor:
+        """An editor's bias of the grid's keys, (heads, tokens), as one of all keys, with the model's own mask."""
+        behind = self.k.shape[2] - self.k_start - self.tokens
+        bias = F.pad(of_grid, (self.k_start, behind))
+        return bias if self.bias is None else bias + self.bias.clamp(min=-1e4)
+
+    def left_out(self) -> Tensor | None:
+        """Which keys the model's mask leaves out, bool (keys,); None if it has none, or weighs keys instead."""
+        if self.bias is None or not bool(((self.bias == 0) | (self.bias < -1e4)).all()):
+            return None
+        return self.bias < -1e4
+
+
+def _put(whole: Tensor, part: Tensor, start: int) -> Tensor:
+    now = whole.narrow(2, start, part.shape[2])
+    if (part.data_ptr(), part.stride()) == (now.data_ptr(), now.stride()):
+        return whole
+    return torch.cat([whole[:, :, :start], part, whole[:, :, start + part.shape[2] :]], dim=2)
