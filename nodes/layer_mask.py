@@ -24,8 +24,9 @@ class LayerMaskNode(io.ComfyNode):
                     "mask",
                     default="all",
                     tooltip="The layers as text, for example all, 3-7 or 0-28/4, each with an optional strength: "
-                    "3-7:0.5. Join several with commas; the last one that names a layer counts. The help page on "
-                    "selections has all forms.",
+                    "3-7:0.5. Join several with commas; the last one that names a layer counts. Where a model has "
+                    "several kinds of blocks, name one: double 3-7, single all. The help page on selections has all "
+                    "forms.",
                 ),
                 io.Int.Input(
                     "layers",
@@ -45,7 +46,7 @@ class LayerMaskNode(io.ComfyNode):
     def validate_inputs(cls, mask: str, layers: int) -> bool | str:
         try:
             parsed = LayerMask(mask)
-            if layers:
+            if layers and not parsed.names_kinds:
                 parsed.resolve(layers)
         except SelectionError as error:
             return str(error)

@@ -6,8 +6,9 @@ attention, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from .attention.biased import attend_biased
 from .attention.multi_value import Backend, attend, attend_shared
 from .errors import VDiTError
 from .joint_tokens import JointTokens
+from .json_fields import whole_numbers
 from .provenance import Provenance
 
 
@@ -30,6 +32,20 @@ class ModelSignature:
     heads: int
     head_dim: int
     kinds: tuple[tuple[str, int], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For files; without kinds, as version 0.1.0-dev wrote it."""
+        found: dict[str, Any] = {"layers": self.layers, "heads": self.heads, "head_dim": self.head_dim}
+        return found | ({"kinds": dict(self.kinds)} if self.kinds else {})
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> ModelSignature:
+        """Raises ValueError or TypeError for anything else."""
+        kinds = whole_numbers(found.get("kinds", {}))
+        model = cls(**whole_numbers({k: v for k, v in found.items() if k != "kinds"}), kinds=tuple(kinds.items()))
+        if kinds and sum(kinds.values()) != model.layers:
+            raise ValueError(f"{kinds} are not {model.layers} layers")
+        return model
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{number} {kind}" for kind, number in self.kinds)

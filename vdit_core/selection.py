@@ -6,7 +6,8 @@
     3-7          a range, both ends included
 
 Terms are joined by commas. In a layer mask a term may carry a strength, "3-7:0.5"; of terms that name the same layer
-the last one counts, so "all, 3:0" is every layer but 3.
+the last one counts, so "all, 3:0" is every layer but 3. Where a model has several kinds of blocks, a term may name one
+and then counts within it: "double 3-7", "single all".
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from .errors import VDiTError
 
 _THIRDS = ("early", "middle", "late")
 _TERM = re.compile(
-    r"(?P<word>all|none|early|middle|late)"
+    r"(?:(?P<kind>[a-z]+) )?"
+    r"(?:(?P<word>all|none|early|middle|late)"
     r"|(?P<low>\d+)(?:-(?P<high>\d+)(?:/(?P<every>\d+))?)?"
-    r"|(?P<from>\d+(?:\.\d+)?)%-(?P<to>\d+(?:\.\d+)?)%",
+    r"|(?P<from>\d+(?:\.\d+)?)%-(?P<to>\d+(?:\.\d+)?)%)",
     re.ASCII,
 )
+
+
+#: Of a model with several kinds of blocks each kind's name and number, in the order of the layers.
+Kinds = tuple[tuple[str, int], ...]
 
 
 class SelectionError(VDiTError, ValueError):
@@ -38,6 +44,7 @@ class _Term:
     high: int = 0
     every: int = 1
     share: tuple[float, float] | None = None
+    kind: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> _Term:
@@ -46,13 +53,14 @@ class _Term:
             raise SelectionError(
                 f"Cannot read {text!r}. Write for example: all, none, 3, 3-7, 0-28/4, 0%-50%, early, middle, late."
             )
+        kind = match["kind"]
         if match["word"]:
-            return cls(text, word=match["word"])
+            return cls(text, word=match["word"], kind=kind)
         if match["from"]:
             share = float(match["from"]) / 100, float(match["to"]) / 100
             if not share[0] <= share[1] <= 1:
                 raise SelectionError(f"{text!r} is not a part of the whole: write it as low%-high%, at most 100%.")
-            return cls(text, share=share)
+            return cls(text, share=share, kind=kind)
         try:
             low, high = int(match["low"]), int(match["high"] or match["low"])
             every = int(match["every"] or 1)
@@ -62,9 +70,21 @@ class _Term:
             raise SelectionError(f"{text!r} runs backwards: write {high}-{low}.")
         if every < 1:
             raise SelectionError(f"{text!r}: the stride must be at least 1.")
-        return cls(text, low=low, high=high, every=every)
+        return cls(text, low=low, high=high, every=every, kind=kind)
 
-    def resolve(self, count: int, what: str) -> range:
+    def resolve(self, count: int, what: str, kinds: Kinds = ()) -> range:
+        if self.kind is None:
+            return self._within(count, what)
+        start = 0
+        for kind, number in kinds:
+            if kind == self.kind:
+                found = self._within(number, f"{kind} {what}")
+                return range(found.start + start, found.stop + start, found.step)
+            start += number
+        there = f"the kinds are {', '.join(kind for kind, _ in kinds)}" if kinds else f"its {what}s are of one kind"
+        raise SelectionError(f"{self.text!r} names the kind {self.kind!r}, which is not in this model: {there}.")
+
+    def _within(self, count: int, what: str) -> range:
         if self.share is not None:
             low, high = (sum(i / count < edge - 1e-9 for i in range(count)) for edge in self.share)
             return range(low, high)
@@ -104,13 +124,13 @@ class Indices:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_parsed", tuple(_Term.parse(term) for term in _terms(self.text)))
 
-    def resolve(self, count: int, what: str) -> tuple[int, ...]:
+    def resolve(self, count: int, what: str, kinds: Kinds = ()) -> tuple[int, ...]:
         """The chosen indices out of 0 .. count - 1, rising; `what` (layer, head, step) is for messages.
 
         Raises:
-            SelectionError: if an index is out of range.
+            SelectionError: if an index is out of range, or a kind is not among these.
         """
-        return tuple(sorted({i for term in self._parsed for i in term.resolve(count, what)}))
+        return tuple(sorted({i for term in self._parsed for i in term.resolve(count, what, kinds)}))
 
     def __str__(self) -> str:
         return self.text
@@ -174,18 +194,24 @@ class LayerMask:
         """The mask with every strength multiplied by a factor from 0 to 1."""
         return LayerMask(", ".join(f"{term.text}:{s * factor:.6f}" for term, s in self._parsed), self.made_for)
 
-    def resolve(self, layers: int) -> dict[int, float]:
-        """The strength of every layer that has one above 0, for a model of so many layers.
+    @property
+    def names_kinds(self) -> bool:
+        """Whether it fits only a model whose kinds of blocks it names."""
+        return any(term.kind for term, _ in self._parsed)
+
+    def resolve(self, layers: int, kinds: Kinds = ()) -> dict[int, float]:
+        """The strength of every layer that has one above 0, for a model of so many layers, of these kinds.
 
         Raises:
-            SelectionError: if a layer is out of range, or the mask was made for another number of layers.
+            SelectionError: if a layer is out of range, a kind is not in the model, or the mask was made for another
+                number of layers.
         """
         if self.made_for not in (None, layers):
             raise SelectionError(
                 f"The layer mask {self.text!r} was made for a model of {self.made_for} layers; this one has {layers}. "
                 "Make a new mask for this model."
             )
-        strengths = {i: s for term, s in self._parsed for i in term.resolve(layers, "layer")}
+        strengths = {i: s for term, s in self._parsed for i in term.resolve(layers, "layer", kinds)}
         return {i: s for i, s in sorted(strengths.items()) if s > 0}
 
     def __str__(self) -> str:
@@ -208,7 +234,7 @@ class Selection:
             SelectionError: if a layer, head or step is out of range, or a branch is not in the run.
         """
         return ResolvedSelection(
-            layers=frozenset(self.layers.resolve(run.model.layers, "layer")),
+            layers=frozenset(self.layers.resolve(run.model.layers, "layer", run.model.kinds)),
             heads=self.heads.resolve(run.model.heads, "head"),
             steps=frozenset(self.steps.resolve(run.steps, "step")),
             branches=choose_branches(self.branches, run.branches),

@@ -4,31 +4,27 @@ does what it says. Started by test_host.py."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import inside
 import tiny_models
 from inside import cases, host, tiny, wan
+from plain_attention import BruteForce, ByHand, Seen, WithoutKey, plain
 
 # isort: split
 import comfy.model_management
 import comfy.nested_tensor
 import comfy.sample
 import torch
-from pack.vdit_core.attention import reference
-from pack.vdit_core.call import AttentionCall, Interceptor
+from pack.vdit_core.call import Interceptor
 from pack.vdit_core.maps.observer import MapObserver
 from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.recording.store import Evaluation, Key
 from pack.vdit_core.sinks.control import SinkControl, Targets
 from pack.vdit_core.sinks.observer import SinkObserver
 from pack.vdit_core.sparse.config import SparseConfig
-from pack.vdit_core.sparse.patterns import PATTERNS
-from pack.vdit_core.sparse.patterns.always import always, placeless
 from pack.vdit_core.sparse.sparse_attention import SparseAttention
-from pack.vdit_core.sparse.tiled import tile
-from pack.vdit_core.sparse.tiling import tiles
 from pack.vdit_core.transfer import LiveTransfer, Transfer
 
 
@@ -49,7 +45,7 @@ class Tried:
     """
 
     make: Callable[[], Any]
-    outputs: Callable[[Any], list] = to_projection("self_attn.o")
+    outputs: Callable[[Any], list] = field(default_factory=lambda: to_projection("self_attn.o"))
     more: Callable[[], dict[str, Any]] = dict
     text: int = 4096
     size: tuple[int, ...] = inside.SMALL
@@ -171,8 +167,7 @@ FAMILIES: dict[str, Any] = {
         lambda: {"pooled_output": None, "conditioning_byt5small": random(1, 3, 1472)}, text=24, size=(32, 2, 4, 4),
     ),
     "Mochi": Tried(
-        tiny_models.mochi, to_projection("attn.proj_x"), lambda: {"attention_mask": torch.ones(1, 6, dtype=torch.long)}, text=32,
-        size=(12, 2, 8, 8),
+        tiny_models.mochi, to_projection("attn.proj_x"), seen, text=32, size=(12, 2, 8, 8),
     ),
     "Mochi, padded": Tried(
         tiny_models.mochi, to_projection("attn.proj_x"),
@@ -195,35 +190,6 @@ FAMILIES: dict[str, Any] = {
         lambda: {"pooled_output": random(1, 12)}, text=24,
     ),
 }  # fmt: skip
-
-
-class Seen(Interceptor):
-    """Keeps each call, with copies of its tensors."""
-
-    def begin(self, run):
-        self.run, self.calls = run, []
-
-    def __call__(self, call, proceed):
-        q, k, v = (x.clone() for x in (call.q, call.k, call.v))
-        joint = call.joint and replace(
-            call.joint, **{name: getattr(call.joint, name).clone() for name in ("q", "k", "v")}
-        )
-        self.calls.append(replace(call, q=q, k=k, v=v, joint=joint))
-        return proceed(call)
-
-
-def whole(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | float]:
-    """A call's queries, keys, values and mask, of all that attend, float64."""
-    qkv = (call.q, call.k, call.v) if call.joint is None else call.joint.with_grid(call.q, call.k, call.v)
-    bias = 0.0 if call.joint is None or call.joint.bias is None else call.joint.bias.double()
-    return *(x.double() for x in qkv), bias
-
-
-def plain(call: AttentionCall, kept: torch.Tensor | None = None) -> torch.Tensor:
-    """The attention of a call, float64 (rows, heads, queries, head_dim)."""
-    q, k, v, bias = whole(call)
-    scores = q @ k.mT / q.shape[-1] ** 0.5 + bias
-    return (scores if kept is None else scores.masked_fill(~kept, float("-inf"))).softmax(-1) @ v
 
 
 @cases(FAMILIES)
@@ -263,17 +229,6 @@ def check_a_recording_put_into_its_own_run_changes_nothing(tried):
     assert transfer.report.replaced == transfer.report.expected > 0
 
 
-class ByHand(Interceptor):
-    """Another run's queries and keys of the grid, call by call."""
-
-    def __init__(self, calls):
-        self.calls = iter(calls)
-
-    def __call__(self, call, proceed):
-        source = next(self.calls)
-        return proceed(replace(call, q=source.q, k=source.k))
-
-
 @cases(FAMILIES)
 def check_a_transfer_is_other_queries_and_keys(tried):
     recorder, seen = Recorder(), Seen()
@@ -310,9 +265,7 @@ def check_structure_and_sinks_are_those_of_the_plain_map(tried):
             map_, grid = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1), call.site.run.grid
             inner = slice(grid.prefix, grid.tokens - grid.suffix)
             frames = map_[:, :, inner, inner].unflatten(3, (grid.frames, -1)).unflatten(2, (grid.frames, -1))
-            torch.testing.assert_close(
-                shown[key].frames.value.double(), frames.sum(-1).mean(3), rtol=1e-3, atol=1e-5
-            )
+            torch.testing.assert_close(shown[key].frames.value.double(), frames.sum(-1).mean(3), rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(
                 measured[key].mass[:, 0].double(), map_[0].mean(1).max(1).values, rtol=1e-3, atol=1e-5
             )
@@ -326,22 +279,6 @@ def check_sparse_attention_that_keeps_all_is_stock(tried):
     )
 
 
-class WithoutKey(Interceptor):
-    """The first head of the first layer does not see one of the grid's keys."""
-
-    def __init__(self, token: int) -> None:
-        self.token = token
-
-    def wants(self, site):
-        return site.layer == 0
-
-    def __call__(self, call, proceed):
-        q, k, _, _ = whole(call)
-        kept = torch.ones(*q.shape[:2], q.shape[2], k.shape[2], dtype=torch.bool)
-        kept[:, 0, :, self.token + (call.joint.k_start if call.joint else 0)] = False
-        return plain(call, kept).to(call.q.dtype)
-
-
 @cases(FAMILIES)
 def check_a_sink_that_is_masked_is_seen_by_nobody(tried):
     seen = Seen()
@@ -353,43 +290,6 @@ def check_a_sink_that_is_masked_is_seen_by_nobody(tried):
 
 
 METHODS = {"exact top-k": "exact top-k", "block top-k": "block top-k", "window": "window", "radial": "radial"}
-
-
-class BruteForce(Interceptor):
-    """Sparse attention with a table of what every query looks at: a prompt's tokens look at all, and all look at them."""
-
-    def __init__(self, method: str, density: float) -> None:
-        self.method, self.density = method, density
-
-    def __call__(self, call, proceed):
-        q, k, v, bias = whole(call)
-        grid, tokens, first = call.site.run.grid, q.shape[2], call.joint.q_start if call.joint else 0
-        seen = torch.ones(tokens, dtype=torch.bool) if isinstance(bias, float) else bias > -1e4
-        if call.joint:
-            before, behind = int(seen[:first].sum()), int(seen[first + grid.tokens :].sum())
-            grid = replace(grid, prefix=grid.prefix + before, suffix=grid.suffix + behind)
-        of_text = torch.ones(tokens, dtype=torch.bool)
-        of_text[first : first + call.q.shape[2]] = False
-        kept = torch.ones(*q.shape[:2], tokens, tokens, dtype=torch.bool)
-        places = seen.nonzero()[:, 0]
-        kept[:, :, places[:, None], places] = self._kept(*(x[:, :, places] for x in (q, k, v)), grid)
-        if call.joint:
-            kept |= of_text | of_text[:, None]
-        return plain(call, kept & seen).to(call.q.dtype)
-
-    def _kept(self, q, k, v, grid):
-        q, k, v = (x.float() for x in (q, k, v))
-        if self.method == "exact top-k":
-            weights = (q.double() @ k.double().mT / q.shape[-1] ** 0.5).softmax(-1)
-            return reference.strongest(weights, torch.full(q.shape[:2], self.density).double(), "top-k")
-        plan = tiles(grid, q.device)
-        mask = PATTERNS[self.method](
-            tile(q, k, v, plan), torch.full((q.shape[1],), self.density), always(plan, False), torch.ones(q.shape[1])
-        ).to_dense(plan.key_blocks)
-        mask = mask | placeless(plan)[:, None]
-        place = torch.empty(grid.tokens, dtype=torch.long)
-        place[plan.permutation.long()] = torch.arange(grid.tokens)
-        return mask[:, :, place // plan.queries][..., place // plan.keys]
 
 
 @cases(FAMILIES, METHODS)

@@ -11,6 +11,7 @@ import weakref
 from pathlib import Path
 
 import inside
+import tiny_models
 from inside import CALLS, MODEL, SOURCE, STEPS, TARGET, Watch, host, raised_by, sample, text, tiny, watched
 
 # isort: split
@@ -120,12 +121,31 @@ def warnings_of(function, *arguments, **options):
         logging.getLogger().removeHandler(handler)
 
 
+def unknown():
+    """A model of a class that the pack does not know."""
+    model = tiny()
+    model.model.diffusion_model.__class__ = type("Unknown", (wan.WanModel,), {})
+    return model
+
+
+def check_a_model_whose_attention_cannot_be_reached_is_named():
+    model = tiny_models.wan("WAN21_CausalAR_T2V", in_dim=16, model_type="t2v")
+    message = str(raised_by(host.signature, model))
+    assert message.startswith("CausalWanModel is not served: its causal attention keeps keys of its own"), message
+
+
+def check_a_model_that_makes_pictures_is_refused():
+    network = {"patch_size": [2, 2], "axes_dim": [16, 16], "in_channels": 8, "out_channels": 8}
+    message = str(raised_by(host.signature, tiny_models.hunyuan_video(**network)))
+    assert message == "HunyuanVideo is not served: it makes pictures, not videos."
+
+
 def check_other_classes_run_stock_with_one_warning():
-    model = tiny(wan.SCAILWanModel, model_type="scail")
+    model = unknown()
     (watch, samples, outcome), warnings = warnings_of(watched, model, positive=text(), negative=text())
     assert torch.equal(samples, sample(model, positive=text(), negative=text()))
     assert watch.calls == watch.runs == []
-    assert "SCAILWanModel is not a model whose tokens this pack knows" in outcome.stock
+    assert "Unknown is not a model whose tokens this pack knows" in outcome.stock
     assert len(warnings) == 1, warnings
 
 
@@ -150,12 +170,12 @@ def check_a_model_that_cannot_be_recorded_is_not_sampled_again_for_it():
     """Finish Recording says what is wrong, and leaves the sampler's cached latent alone."""
     from pack.nodes.recording import Losses, Recording
 
-    model = tiny(wan.SCAILWanModel, model_type="scail")
+    model = unknown()
     recording, before = Recording(Recorder()), Losses.count
     samples = sample(host.attach(model, recording.recorder, recording.ended), positive=text(), negative=text())
     for latent in (samples, torch.zeros(1)):
         message = str(raised_by(recording.claim, latent))
-        assert "SCAILWanModel is not a model whose tokens this pack knows" in message, message
+        assert "Unknown is not a model whose tokens this pack knows" in message, message
         assert message.endswith("Record a model that the pack knows, or remove Record Attention and what hangs on it.")
     assert Losses.count == before
     sample(host.attach(MODEL, recording.recorder, recording.ended))

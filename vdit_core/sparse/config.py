@@ -72,7 +72,7 @@ class SparseConfig:
             densities = profile.densities(self.density)
             density = torch.from_numpy(densities).float()
             temperature = temperature * torch.from_numpy(profile.temperatures(densities)).float()
-        for layer, strength in self.dense_layers.resolve(layers).items():
+        for layer, strength in self.dense_layers.resolve(layers, run.model.kinds).items():
             density[layer] += strength * (1 - density[layer])
         temperature[density >= 1] = 1.0
         first, last = (math.ceil(share * run.steps - 1e-9) for share in (self.dense_first, self.dense_last))

@@ -17,7 +17,7 @@ import numpy as np
 from ..atomic import whole_file
 from ..call import ModelSignature
 from ..errors import VDiTError
-from ..json_fields import UNREADABLE, number, whole_numbers
+from ..json_fields import UNREADABLE, number
 from .allocation import allocate
 from .methods import METHODS, RENAMED, TOP_P
 
@@ -100,7 +100,7 @@ class SparseProfile:
         return f"SparseProfile({self.method}, density {self.density:.0%}, {self.model})"
 
     def to_json(self) -> str:
-        found = {"format": FORMAT, "version": VERSION} | asdict(self)
+        found = {"format": FORMAT, "version": VERSION} | asdict(self) | {"model": self.model.as_json()}
         found["densities"] = [[round(float(value), 4) for value in row] for row in self.densities()]
         return json.dumps(found, indent=1) + "\n"
 
@@ -116,7 +116,7 @@ class SparseProfile:
             elif found.get("version") != VERSION:
                 raise ProfileError(f"it has version {found.get('version')!r}; this pack reads version {VERSION}")
             return cls(
-                model=ModelSignature(**whole_numbers(found["model"])),
+                model=ModelSignature.from_json(found["model"]),
                 method=str(found["method"]),
                 density=number(found["density"]),
                 levels=tuple(map(number, found["levels"])),

@@ -32,7 +32,7 @@ class TransferConfig:
         """
         heads = self.heads.resolve(run.model.heads, "head")
         return ResolvedTransfer(
-            strengths=self.layers.resolve(run.model.layers) if heads else {},
+            strengths=self.layers.resolve(run.model.layers, run.model.kinds) if heads else {},
             heads=None if len(heads) == run.model.heads else list(heads),
             steps=frozenset(self.steps.resolve(run.steps, "step")),
             branches=choose_branches(self.branches, run.branches),

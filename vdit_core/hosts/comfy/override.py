@@ -58,9 +58,7 @@ class Override:
         preferred = getattr(getattr(module, "comfy_attention", None), "function", None)
         return func if preferred is None else preferred
 
-    def _chain(
-        self, site: Site, place: Place, stock: Any, qkv: tuple[Tensor, ...], arguments: Arguments
-    ) -> Tensor:
+    def _chain(self, site: Site, place: Place, stock: Any, qkv: tuple[Tensor, ...], arguments: Arguments) -> Tensor:
         def backend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             return arguments.split_output(stock(*(arguments.join(x) for x in (q, k, v))))
 
@@ -164,7 +162,8 @@ class ContainerOverride(Override):
             if self.previous is not None:
                 return self.previous.container_function(q, k, v, *args, **kwargs)
             return stock(q, k, v, *args, **kwargs)
-        return self._chain(site, place, partial(_called, stock, args, kwargs), (q.take(), k.take(), v.take()), arguments)
+        taken = (q.take(), k.take(), v.take())
+        return self._chain(site, place, partial(_called, stock, args, kwargs), taken, arguments)
 
 
 @dataclass(frozen=True)
@@ -192,8 +191,8 @@ class Arguments:
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        given = dict(zip(("heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape"), args, strict=False))
-        given |= kwargs
+        names = ("heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
+        given = dict(zip(names, args, strict=False)) | kwargs
         apart, apart_output = (bool(given.get(f"skip_{way}reshape")) for way in ("", "output_"))
         return cls(given["heads"], given.get("mask"), apart, apart_output, given.get("transformer_options") or {})
 

@@ -29,7 +29,7 @@ FILE_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16
 
 def metadata(header: Header, keys: Sequence[Key]) -> dict[str, str]:
     """What a file with these entries says of itself."""
-    of_all = json.dumps(asdict(header))
+    of_all = json.dumps(asdict(header) | {"model": header.model.as_json()})
     entries = json.dumps([[key.evaluation.sigma, key.evaluation.visit, key.branch, key.layer] for key in keys])
     return {
         "format": FORMAT,
@@ -60,7 +60,7 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
     try:
         raw = json.loads(metadata["header"])
         header = Header(
-            model=ModelSignature(**whole_numbers(raw["model"])),
+            model=ModelSignature.from_json(raw["model"]),
             grid=TokenGrid(**whole_numbers(raw["grid"])),
             sigmas=tuple(number(sigma, "noise level") for sigma in raw["sigmas"]),
             heads=tuple(whole(i) for i in raw["heads"]),

@@ -32,7 +32,7 @@ def choose(store: AttentionStore, selection: Selection) -> list[Key]:
         StoreError: naming what was recorded, if nothing of it was.
     """
     run = recorded_run(store.header, store.branches)
-    layers = selection.layers.resolve(run.model.layers, "layer")
+    layers = selection.layers.resolve(run.model.layers, "layer", run.model.kinds)
     steps = selection.steps.resolve(run.steps, "step")
     if selection.branches not in ("all", *run.branches):
         there = ", ".join(sorted(run.branches))

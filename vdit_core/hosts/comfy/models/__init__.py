@@ -52,7 +52,8 @@ def unknown(network: Any) -> str | None:
         reason = family.why_not(network)
         return None if reason is None else f"{name} is not served: {reason}"
     for family in FAMILIES:
-        if (reason := family.unreachable.get(class_of(network))) is not None:
-            return f"{name} ({family.name}) is not served: {reason}"
+        for unreachable, reason in family.unreachable:
+            if unreachable == class_of(network):
+                return f"{name} is not served: {reason}"
     known = ", ".join(family.name for family in FAMILIES)
     return f"{name} is not a model whose tokens this pack knows (it knows {known})"

@@ -1,4 +1,4 @@
-"""CogVideoX: joint blocks; the prompt's tokens stand before the grid's. Version 1.5 patches time, too."""
+"""CogVideoX in ComfyUI."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .family import Family, patches
 
 
 class CogVideoX(Family):
+    """CogVideoX: joint blocks; the prompt's tokens stand before the grid's. Version 1.5 patches time, too."""
+
     name = "CogVideoX"
     networks = ("comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel",)
     self_attention = ""

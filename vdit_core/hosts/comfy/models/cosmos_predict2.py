@@ -1,4 +1,4 @@
-"""Cosmos Predict2: self-attention of its own, the grid's tokens alone."""
+"""Cosmos Predict2 in ComfyUI."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .family import Family, patches
 
 
 class CosmosPredict2(Family):
+    """Cosmos Predict2: self-attention of its own, the grid's tokens alone."""
+
     name = "Cosmos Predict2"
     networks = ("comfy.ldm.cosmos.predict2.MiniTrainDIT",)
 

@@ -14,8 +14,9 @@ from ....call import ModelSignature, TokenGrid
 
 @dataclass(frozen=True)
 class Block:
-    """A transformer block. kind: "" where a family has one kind. self_attention, cross_attention: the modules that
-    call ComfyUI's attention function; the block itself where it does so, None for what it does not have."""
+    """A transformer block. kind: "" where a family has one kind. self_attention, cross_attention: the modules that call
+    ComfyUI's attention function; the block itself where it does so, None for what it does not have.
+    """
 
     kind: str
     module: Module
@@ -26,7 +27,8 @@ class Block:
 @dataclass(frozen=True, eq=False)
 class Parts:
     """A network taken apart. blocks: in the order of the layers. counts: of each kind, how many blocks. callers: by the
-    id of a module that calls attention its layer, and whether it is the layer's self-attention."""
+    id of a module that calls attention its layer, and whether it is the layer's self-attention.
+    """
 
     network: Any
     blocks: tuple[Block, ...]
@@ -38,15 +40,15 @@ class Family:
     """A model family; its file has one subclass, and `models.FAMILIES` one of each.
 
     name: in messages. networks: the classes of ComfyUI that it serves, by their full names; a subclass is none of them.
-    unreachable: classes whose attention cannot be served, and why. blocks: of each kind the network's list of blocks,
-    in the order of the forward pass. self_attention, cross_attention: names of a block's parts, "" for the block
-    itself. text: where the prompt's tokens stand if they attend together with the grid's, else "".
+    unreachable: classes whose attention cannot be served, and why. blocks: each kind, and what the network calls its
+    list of blocks, in the order of the forward pass. self_attention, cross_attention: names of a block's parts, "" for
+    the block itself. text: where the prompt's tokens stand if they attend together with the grid's, else "".
     """
 
     name: ClassVar[str]
     networks: ClassVar[tuple[str, ...]]
-    unreachable: ClassVar[Mapping[str, str]] = {}
-    blocks: ClassVar[Mapping[str, str]] = {"": "blocks"}
+    unreachable: ClassVar[tuple[tuple[str, str], ...]] = ()
+    blocks: ClassVar[tuple[tuple[str, str], ...]] = (("", "blocks"),)
     self_attention: ClassVar[str] = "self_attn"
     cross_attention: ClassVar[str] = "cross_attn"
     text: ClassVar[Literal["", "before", "behind"]] = ""
@@ -86,7 +88,7 @@ class Family:
                 getattr(block, self.self_attention) if self.self_attention else block,
                 getattr(block, self.cross_attention, None) if self.cross_attention else None,
             )
-            for kind, attribute in self.blocks.items()
+            for kind, attribute in self.blocks
             for block in getattr(network, attribute)
         )
         callers = {id(block.cross_attention): (layer, False) for layer, block in enumerate(blocks)}
@@ -102,7 +104,7 @@ class Family:
 
     def _counts(self, network: Any) -> dict[str, int]:
         """A kind of which a network has none does not count."""
-        counts = {kind: len(getattr(network, attribute)) for kind, attribute in self.blocks.items()}
+        counts = {kind: len(getattr(network, attribute)) for kind, attribute in self.blocks}
         return {kind: count for kind, count in counts.items() if count}
 
 

@@ -1,8 +1,4 @@
-"""HunyuanVideo 1 and 1.5: double blocks, then single ones; the prompt's tokens stand before the grid's.
-
-HunyuanVideo 1.5 is the same class with double blocks alone. A reference picture (I2V "concat") stands between the two.
-The same class with patches of two sides makes pictures.
-"""
+"""HunyuanVideo in ComfyUI."""
 
 from __future__ import annotations
 
@@ -17,9 +13,15 @@ from .family import Family, patches
 
 
 class HunyuanVideo(Family):
+    """HunyuanVideo 1 and 1.5: double blocks, then single ones; the prompt's tokens stand before the grid's.
+
+    HunyuanVideo 1.5 is the same class with double blocks alone. A reference picture (I2V "concat") stands between the
+    two. The same class with patches of two sides makes pictures.
+    """
+
     name = "HunyuanVideo 1 and 1.5"
     networks = ("comfy.ldm.hunyuan_video.model.HunyuanVideo",)
-    blocks = {"double": "double_blocks", "single": "single_blocks"}
+    blocks = (("double", "double_blocks"), ("single", "single_blocks"))
     self_attention = ""
     text = "before"
 

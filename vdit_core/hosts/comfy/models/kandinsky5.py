@@ -1,4 +1,4 @@
-"""Kandinsky 5: self-attention of its own. The blocks of its text encoder tell no index, so they are no layers."""
+"""Kandinsky 5 in ComfyUI."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from .family import Family
 
 
 class Kandinsky5(Family):
+    """Kandinsky 5: self-attention of its own. The blocks of its text encoder tell no index, so they are no layers."""
+
     name = "Kandinsky 5"
     networks = ("comfy.ldm.kandinsky5.model.Kandinsky5",)
-    blocks = {"": "visual_transformer_blocks"}
+    blocks = (("", "visual_transformer_blocks"),)
     self_attention = "self_attention"
     cross_attention = "cross_attention"
 

@@ -1,9 +1,4 @@
-"""LTX-Video and LTX-2: self-attention of its own, `attn1`; LTX-2 has audio beside the video, which is left alone.
-
-Guide pictures are latent frames behind the video's, some of their tokens left out. Where the user gives them a weight,
-the video's queries look at all keys in one call, with the weights as a mask, and the guides' in another. So guides are
-no part of the grid: they attend together with it, as a prompt does in joint attention.
-"""
+"""LTX-Video and LTX-2 in ComfyUI."""
 
 from __future__ import annotations
 
@@ -17,9 +12,16 @@ from .family import Family, patches
 
 
 class LTXVideo(Family):
+    """LTX-Video and LTX-2: self-attention of its own, `attn1`; LTX-2 has audio beside the video, which is left alone.
+
+    Guide pictures are latent frames behind the video's, some of their tokens left out. Where the user gives them a
+    weight, the video's queries look at all keys in one call, with the weights as a mask, and the guides' in another. So
+    guides are no part of the grid: they attend together with it, as a prompt does in joint attention.
+    """
+
     name = "LTX-Video and LTX-2"
     networks = ("comfy.ldm.lightricks.model.LTXVModel", "comfy.ldm.lightricks.av_model.LTXAVModel")
-    blocks = {"": "transformer_blocks"}
+    blocks = (("", "transformer_blocks"),)
     self_attention = "attn1"
     cross_attention = "attn2"
     text = "behind"

@@ -1,4 +1,4 @@
-"""Mochi: joint blocks; the prompt's tokens, without its padding, stand behind the grid's."""
+"""Mochi in ComfyUI."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from .family import Family, patches
 
 
 class Mochi(Family):
+    """Mochi: joint blocks; the prompt's tokens, without its padding, stand behind the grid's."""
+
     name = "Mochi"
     networks = ("comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint",)
     self_attention = "attn"

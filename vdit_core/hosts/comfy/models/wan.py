@@ -1,10 +1,4 @@
-"""Wan: which of its networks lay out their tokens in a known way, and how.
-
-T2V, I2V, first-last-frame and 5B are one class. VACE runs blocks of its own beside the main ones and gives them the
-main block's index: the main block's self-attention comes first, so the other calls of an index are not its own. Camera
-and Animate add their conditions to the patches. HuMo and S2V put a reference, and S2V earlier frames, behind the grid;
-SCAIL puts its reference before the grid and the poses behind it.
-"""
+"""Wan2.1 and Wan2.2 in ComfyUI."""
 
 from __future__ import annotations
 
@@ -36,12 +30,20 @@ _SCAIL = (" scail", " scail2")
 
 
 class Wan(Family):
+    """Wan: which of its networks lay out their tokens in a known way, and how.
+
+    T2V, I2V, first-last-frame and 5B are one class. VACE runs blocks of its own beside the main ones and gives them the
+    main block's index: the main block's self-attention comes first, so the other calls of an index are not its own.
+    Camera and Animate add their conditions to the patches. HuMo and S2V put a reference, and S2V earlier frames, behind
+    the grid; SCAIL puts its reference before the grid and the poses behind it.
+    """
+
     name = "Wan2.1 and Wan2.2 (T2V, I2V, first-last-frame, 5B, VACE, Camera, Animate, HuMo, S2V, SCAIL)"
     networks = tuple(_BESIDE)
-    unreachable = {
-        _CAUSAL: "its causal attention keeps earlier keys of its own, and does not tell ComfyUI's hook of its calls",
-        _SPLIT: "it computes the attention of each frame in several calls",
-    }
+    unreachable = (
+        (_CAUSAL, "its causal attention keeps keys of its own, and its calls do not tell ComfyUI's hook of themselves"),
+        (_SPLIT, "it computes the attention of each frame in several calls"),
+    )
 
     def heads(self, network: Any) -> tuple[int, int]:
         return network.num_heads, network.dim // network.num_heads
