@@ -84,6 +84,6 @@ class CompareAttention(io.ComfyNode):
         ]
         cosine = found[0].means()["measured"]["cosine"]
         text = f"cosine similarity {cosine:.3f}, {found[0].pairs} pairs of maps"
-        ui = Telling(cls.hidden.unique_id, "Compare Attention").tell(done(text), first.header.model.layers)
+        ui = Telling(cls.hidden.unique_id, "Compare Attention").tell(done(text), first.header.model)
         shown = images.as_image(compare.picture(*found))
         return io.NodeOutput(shown, compare.verdict(*found), compare.as_json(*found), ui=ui)

@@ -93,7 +93,7 @@ class SaveAttentionStore(_Save):
 
         store.save(path, on_entry)
         telling = Telling(cls.hidden.unique_id, "Save Attention Store")
-        return io.NodeOutput(store, name, ui=telling.tell(done(f"saved {path.name}"), store.header.model.layers))
+        return io.NodeOutput(store, name, ui=telling.tell(done(f"saved {path.name}"), store.header.model))
 
 
 class LoadAttentionStore(_Load):
@@ -124,7 +124,7 @@ class LoadAttentionStore(_Load):
     def execute(cls, file: str) -> io.NodeOutput:
         store = AttentionStore.load(cls.files.path(file, must_exist=True))
         telling = Telling(cls.hidden.unique_id, "Load Attention Store")
-        return io.NodeOutput(store, ui=telling.tell(done(f"loaded {store.size()}"), store.header.model.layers))
+        return io.NodeOutput(store, ui=telling.tell(done(f"loaded {store.size()}"), store.header.model))
 
 
 class SaveSparsityProfile(_Save):
@@ -155,7 +155,7 @@ class SaveSparsityProfile(_Save):
         name, path = cls.files.new(filename_prefix)
         profile.save(path)
         telling = Telling(cls.hidden.unique_id, "Save Sparsity Profile")
-        return io.NodeOutput(profile, name, ui=telling.tell(done(f"saved {path.name}"), profile.model.layers))
+        return io.NodeOutput(profile, name, ui=telling.tell(done(f"saved {path.name}"), profile.model))
 
 
 class LoadSparsityProfile(_Load):
@@ -189,4 +189,4 @@ class LoadSparsityProfile(_Load):
         profile = SparseProfile.load(cls.files.path(file, must_exist=True))
         telling = Telling(cls.hidden.unique_id, "Load Sparsity Profile")
         text = f"loaded {profile.method}, {profile.model.layers} layers"
-        return io.NodeOutput(profile, ui=telling.tell(done(text), profile.model.layers))
+        return io.NodeOutput(profile, ui=telling.tell(done(text), profile.model))

@@ -128,7 +128,7 @@ class LayerSweep(io.ComfyNode):
             )
         from ..vdit_core.sweep import pictures, scores
 
-        layers = signature(model).layers
+        network = signature(model)
         inputs = {"source": source, "target": target, "negative": negative, "latent": latent}
         settings: dict[str, str | int | float] = {
             "seed": seed,
@@ -140,7 +140,7 @@ class LayerSweep(io.ComfyNode):
         sweep = Sweep(
             _SOURCE,
             _TARGET,
-            layers,
+            network.layers,
             mode,
             TransferConfig(steps=Indices(transfer_steps)),
             settings | {"model": _mark(model)} | {name: _digest(value) for name, value in inputs.items()},
@@ -149,7 +149,7 @@ class LayerSweep(io.ComfyNode):
         done = folder.load(logging.warning)
         at_once = videos_per_batch or _fitting(model, latent["samples"])
         telling = Telling(cls.hidden.unique_id, "Layer Sweep")
-        told = Progress(telling, batches(missing(sweep, done), at_once), steps, layers)
+        told = Progress(telling, batches(missing(sweep, done), at_once), steps, network)
         conditionings = {_SOURCE: source, _TARGET: target}
 
         videos = Sampling(model, target, negative, vae, latent, seed, steps, cfg, sampler_name, scheduler)
@@ -164,7 +164,7 @@ class LayerSweep(io.ComfyNode):
         latents = run(sweep, sample, folder, at_once, done)
         clips = torch.cat([told.decoded(videos.decode(one), n, len(latents)) for n, one in enumerate(latents.split(1))])
         result = scores.measure(sweep, clips)
-        ui = telling.tell(outcome.done(result.verdict()), layers)
+        ui = telling.tell(outcome.done(result.verdict()), network)
         title = f"Layer sweep, {mode} · {steps} steps, seed {seed}"
         return io.NodeOutput(
             result.suggested,

@@ -18,7 +18,7 @@ from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
-from ..vdit_core.call import Interceptor
+from ..vdit_core.call import Interceptor, ModelSignature
 from ..vdit_core.hosts.comfy import Outcome, attach, graph
 from ..vdit_core.outcome import Level, Verdict, failed, of_runs
 
@@ -44,10 +44,12 @@ class Telling:
     def ui(self) -> dict[str, list[Any]]:
         return {KEY: [self._cell]}
 
-    def tell(self, verdict: Verdict, layers: int | None = None, by: str | None = None) -> dict[str, list[Any]]:
+    def tell(
+        self, verdict: Verdict, model: ModelSignature | None = None, by: str | None = None
+    ) -> dict[str, list[Any]]:
         """Say what came of the running prompt; of several runs in it, all of them. Returns `ui`.
 
-        layers: how many the model has, if that is known. by: the node whose execution it is about, if not this one's.
+        model: what is known of it. by: the node whose execution it is about, if not this one's.
         """
         prompt = _running_prompt()
         if prompt != self._prompt or prompt is None:
@@ -60,12 +62,12 @@ class Telling:
         self._cell[:] = [{"level": said.level.value, "text": said.text, "prompt": prompt}]
         level = logging.INFO if said.level in (Level.DONE, Level.IDLE) else logging.WARNING
         logging.log(level, "VDiT Attention: %s (node %s): %s", self.name, self.node, said.text)
-        self.show(said, layers, by)
+        self.show(said, model, by)
         return self.ui
 
-    def show(self, verdict: Verdict, layers: int | None = None, by: str | None = None) -> None:
+    def show(self, verdict: Verdict, model: ModelSignature | None = None, by: str | None = None) -> None:
         """Only the page is told: how far something is, or what cannot be the last word yet."""
-        show(self.node, verdict, layers, by)
+        show(self.node, verdict, model, by)
 
     def forget_if_changed(self) -> None:
         """What an earlier prompt said holds in this one only if the graph up to the node that ran is the same."""
@@ -129,16 +131,17 @@ def tell_outcome(telling: Telling, outcome: Outcome, did: Callable[[], Verdict])
     """Tell how a run ended, unless it broke off for reasons of others."""
     verdict = outcome.verdict(did)
     if verdict is not None:
-        telling.tell(verdict, None if outcome.run is None else outcome.run.model.layers, outcome.sampled_by)
+        telling.tell(verdict, None if outcome.run is None else outcome.run.model, outcome.sampled_by)
 
 
-def show(node: str | None, verdict: Verdict, layers: int | None = None, by: str | None = None) -> None:
+def show(node: str | None, verdict: Verdict, model: ModelSignature | None = None, by: str | None = None) -> None:
     """Tell the page that queued the running prompt what a node did; another workflow may be open there by now."""
     server: Any = getattr(PromptServer, "instance", None)
     context = get_executing_context()
     if None in (server, context, node) or server.client_id is None:
         return
-    told = {"node": node, "text": verdict.text, "level": verdict.level.value, "layers": layers, "by": by or node}
+    told: dict[str, Any] = {"node": node, "text": verdict.text, "level": verdict.level.value, "by": by or node}
+    told |= {"layers": None, "kinds": []} if model is None else {"layers": model.layers, "kinds": model.kinds}
     told["good"] = verdict.level in (Level.DONE, Level.IDLE)  # for pages that were opened before an update
     run = {"prompt": context.prompt_id, "workflow": _workflow(server, context.prompt_id)}
     server.send_sync(EVENT, told | run, server.client_id)

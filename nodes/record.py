@@ -149,7 +149,7 @@ class FinishRecording(io.ComfyNode):
         node = cls.hidden.unique_id
         claimed = recorder.claim(latent["samples"], _upstream(cls.hidden.dynprompt, node), node)
         verdict = Verdict(claimed.verdict.level, ", ".join(filter(None, (claimed.verdict.text, claimed.named))))
-        ui = Telling(node, "Finish Recording").tell(verdict, claimed.store.header.model.layers)
+        ui = Telling(node, "Finish Recording").tell(verdict, claimed.store.header.model)
         return io.NodeOutput(claimed.store, latent, claimed.measured, ui=ui)
 
 

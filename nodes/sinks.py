@@ -97,7 +97,7 @@ class SinkInspector(io.ComfyNode):
         model = measured.run.model
         text = f"{len(findings.tokens())} sinks in {len(findings.sink_heads())} heads" if findings.sinks else "no sinks"
         text += f"; strongest key {findings.peak.max():.0f} x uniform"
-        ui = Telling(cls.hidden.unique_id, "Sink Inspector").tell(done(text), model.layers)
+        ui = Telling(cls.hidden.unique_id, "Sink Inspector").tell(done(text), model)
         return io.NodeOutput(
             Targets.of(findings, model),
             images.as_image(pictures.heads_picture(findings)),

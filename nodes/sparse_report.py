@@ -91,7 +91,7 @@ class SparseReport(io.ComfyNode):
         def video_done() -> None:
             nonlocal done
             done += 1
-            telling.show(idle(f"{done} of {total} videos"), made.layers)
+            telling.show(idle(f"{done} of {total} videos"), made)
 
         settings = sparse.settings(
             method, 100, dense_layers, dense_first, dense_last, first_frame, minimum_tokens, if_slower
@@ -102,7 +102,7 @@ class SparseReport(io.ComfyNode):
         frames = side_by_side({name: found.clips[name] for name in ("dense", *shown)}, scale)
         best = min(found.videos, key=lambda video: video.seconds)
         text = f"{best.label}: {found.seconds / best.seconds:.1f}x as fast as dense, {best.quality.psnr:.0f} dB"
-        ui = telling.tell(outcome.done(text).but(*found.why_dense()), made.layers)
+        ui = telling.tell(outcome.done(text).but(*found.why_dense()), made)
         pictures = images.as_image(*frames), images.as_image(pareto(found))
         return io.NodeOutput(*pictures, found.as_text(), found.as_json(), ui=ui)
 

@@ -97,7 +97,7 @@ class SparsityProfile(io.ComfyNode):
         layers = result.densities().mean(1)
         most, least = int(layers.argmax()), int(layers.argmin())
         text = f"layer {most} gets {layers[most]:.0%}, layer {least} {layers[least]:.0%}"
-        ui = telling.tell(outcome.done(text), made.layers)
+        ui = telling.tell(outcome.done(text), made)
         shown = images.as_image(profile_picture(result, local, found))
         return io.NodeOutput(result, shown, describe(result, found), ui=ui)
 
@@ -116,7 +116,7 @@ def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: in
             latents = videos.sample(editor, len(tables))
             clips += [videos.decode(one) for one in latents[0 if not clips else 1 :].split(1)]
             done += len(tables) - 1
-            telling.show(outcome.idle(f"{done} of {total} videos"), model.layers)
+            telling.show(outcome.idle(f"{done} of {total} videos"), model)
         return torch.cat(clips)
 
     return measure(model, level, sample)

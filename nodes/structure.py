@@ -125,7 +125,7 @@ class AttentionStructure(io.ComfyNode):
         )
         figures = summary.summary(found.observed)
         text = f"{figures['maps']} maps, {figures['queries']} queries each"
-        ui = Telling(cls.hidden.unique_id, "Attention Structure").tell(done(text), store.header.model.layers)
+        ui = Telling(cls.hidden.unique_id, "Attention Structure").tell(done(text), store.header.model)
         return io.NodeOutput(
             images.as_image(structure.whole(found.shown, log_scale)),
             images.as_image(structure.band(found, log_scale)),

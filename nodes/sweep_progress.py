@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ..vdit_core.call import AttentionCall, Interceptor, Proceed, Run, Site
+from ..vdit_core.call import AttentionCall, Interceptor, ModelSignature, Proceed, Run, Site
 from ..vdit_core.outcome import idle
 from . import progress
 from .outcomes import Telling
@@ -38,8 +38,8 @@ class Steps(Interceptor):
 class Progress:
     """Tells the page how far the sweep is, and how long it will take."""
 
-    def __init__(self, telling: Telling, plan: Sequence[Sequence[int]], steps: int, layers: int) -> None:
-        self.telling, self.plan, self.steps, self.layers = telling, plan, steps, layers
+    def __init__(self, telling: Telling, plan: Sequence[Sequence[int]], steps: int, model: ModelSignature) -> None:
+        self.telling, self.plan, self.steps, self.model = telling, plan, steps, model
         self.batch, self.start = 0, time.monotonic()
         self.bar: Callable[[], None] | None = None
 
@@ -70,7 +70,7 @@ class Progress:
         self._say(text if left is None else f"{text}, {_duration(left)} left")
 
     def _say(self, text: str) -> None:
-        self.telling.show(idle(text), self.layers)
+        self.telling.show(idle(text), self.model)
 
 
 def _duration(seconds: float) -> str:

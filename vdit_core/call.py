@@ -82,7 +82,7 @@ class Run:
     absent: the (step, branch) pairs that will not come, because a prompt is scheduled for other steps.
     evaluations: how often the sampler evaluates a branch in a step, as far as the host knows.
     one_noise: whether all samples start from the same noise; noise_remedy: what to do if they should and do not.
-    made: the settings, as far as the host knows them.
+    made: the settings, as far as the host knows them. joint: whether text may attend together with the grid's tokens.
     """
 
     model: ModelSignature
@@ -97,6 +97,7 @@ class Run:
     one_noise: bool = True
     noise_remedy: str = ""
     made: Provenance = field(default_factory=Provenance)
+    joint: bool = False
 
     @property
     def steps(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 
@@ -54,6 +56,13 @@ def test_the_count_follows_the_connections(comfy, mask, live):
         ("wan2.1_t2v_14B_fp8.safetensors", 40),
         ("wan2.2_ti2v_5B_fp16.safetensors", 30),
         ("Wan2.1-14b-Q4_K_M.gguf", 40),
+        ("hunyuan_video_t2v_720p_bf16.safetensors", 60),
+        ("hunyuanvideo1.5_720p_t2v_fp16.safetensors", 54),
+        ("mochi_preview_bf16.safetensors", 48),
+        ("ltx-video-2b-v0.9.5.safetensors", 28),
+        ("ltx-2-19b-dev-fp8.safetensors", 48),
+        ("cosmos_predict2_14B_video2world_720p_16fps.safetensors", 36),
+        ("kandinsky5lite_t2v_sft_5s.safetensors", 32),
     ],
 )
 def test_the_loaders_file_name_tells_the_size(comfy, mask, live, file, layers):
@@ -132,3 +141,19 @@ def test_a_run_tells_the_count_for_good(comfy, mask, live):
     wait_for_cells(comfy, mask, 40)
     comfy.load(comfy.workflow())
     wait_for_cells(comfy, mask, 40)
+
+
+def test_kinds_of_blocks_stand_apart(comfy, mask, live):
+    unet = loader(comfy, "UNETLoader", "unet_name", "hunyuan_video_t2v_720p_bf16.safetensors", x=-50)
+    comfy.connect(unet, "MODEL", live, "MODEL")
+    comfy.connect(mask, "LAYER_MASK", live, "LAYER_MASK")
+    wait_for_cells(comfy, mask, 60)
+    cells = comfy.cells(mask)
+    comfy.expect(cells.locator(".label.kind")).to_have_text(["double", "single"])
+    comfy.enter(mask, "mask", "double 3, single 0-1:0.5")
+    comfy.wait_for_strengths(mask, [{3: 1, 20: 0.5, 21: 0.5}.get(layer, 0) for layer in range(60)])
+    assert comfy.cell(mask, 21).get_attribute("aria-label") == "layer 21, single 1"
+    comfy.cell(mask, 59).click()
+    comfy.wait_for_value(mask, "3, 20-21:0.5, 59")
+    if folder := os.environ.get("SHOTS"):
+        comfy.page.screenshot(path=f"{folder}/kinds.png")

@@ -4,7 +4,7 @@ does what it says. Started by test_host.py."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import inside
@@ -18,7 +18,7 @@ import comfy.nested_tensor
 import comfy.sample
 import torch
 from pack.vdit_core.call import Interceptor
-from pack.vdit_core.maps.observer import MapObserver
+from pack.vdit_core.maps.observer import MapObserver, from_store
 from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.recording.store import Evaluation, Key
 from pack.vdit_core.sinks.control import SinkControl, Targets
@@ -250,13 +250,25 @@ def check_a_live_transfer_is_the_stored_one(tried):
     torch.testing.assert_close(live[1:], stored, rtol=1e-3, atol=1e-4 * float(stored.abs().max()))
 
 
+def text_share_of(call):
+    """What the grid's queries give to keys beside the grid: float64 (rows, heads)."""
+    if call.joint is None:
+        return torch.zeros(call.q.shape[:2]).double()
+    inside = torch.zeros(call.joint.k.shape[2]).double()
+    inside[call.joint.k_start : call.joint.k_start + call.joint.tokens] = 1
+    whole_call = replace(call, joint=replace(call.joint, v=inside[:, None].expand(*call.joint.k.shape[:3], 1)))
+    return 1 - whole_call.of_grid(plain(replace(whole_call, v=whole_call.joint.of_grid()[2])))[..., 0].mean(2)
+
+
 @cases(FAMILIES)
 def check_structure_and_sinks_are_those_of_the_plain_map(tried):
     """Over the grid's own part of the map, whose rows then add up to 1 again."""
-    seen, structure, sinks = Seen(), MapObserver(), SinkObserver()
-    tried.sample(seen, structure, sinks)
+    seen, structure, sinks, recorder = Seen(), MapObserver(), SinkObserver(), Recorder()
+    tried.sample(seen, structure, sinks, recorder)
+    store = recorder.take()
     shown, measured = structure.observed.calls, sinks.record.calls
     assert len(shown) == len(measured) == len(seen.calls) * len(seen.run.branches)
+    recorded = from_store(store).calls
     for call in seen.calls:
         for branch in seen.run.branches:
             rows = [i for i, row in enumerate(call.site.rows) if row.branch == branch]
@@ -266,6 +278,10 @@ def check_structure_and_sinks_are_those_of_the_plain_map(tried):
             inner = slice(grid.prefix, grid.tokens - grid.suffix)
             frames = map_[:, :, inner, inner].unflatten(3, (grid.frames, -1)).unflatten(2, (grid.frames, -1))
             torch.testing.assert_close(shown[key].frames.value.double(), frames.sum(-1).mean(3), rtol=1e-3, atol=1e-5)
+            share = text_share_of(call)[rows]
+            for found in (shown[key].text, recorded[key].text):
+                if found is not None or bool(share.any()):
+                    torch.testing.assert_close(found.double(), share, rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(
                 measured[key].mass[:, 0].double(), map_[0].mean(1).max(1).values, rtol=1e-3, atol=1e-5
             )

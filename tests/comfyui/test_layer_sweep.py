@@ -89,12 +89,12 @@ def test_batches_give_what_one_batch_gives(server):
 
 
 def test_an_interrupted_sweep_goes_on(server):
-    graph = sweep(steps=3, seed=11)
+    graph = sweep(steps=8, seed=11)
     with pytest.raises(PromptFailed, match="interrupted"):
-        server.run(graph, interrupt_at="sweep", interrupt_after=5)  # in the second of two batches of three steps
+        server.run(graph, interrupt_at="sweep", interrupt_after=9)  # in the second of two batches of eight steps
     result = server.run(graph)
     assert len(table(result)) == 10
-    assert said_by(result, "sweep")[0] == "batch 1 of 1, step 1 of 3"
+    assert said_by(result, "sweep")[0] == "batch 1 of 1, step 1 of 8"
 
 
 def test_a_single_frame_is_refused_before_anything_is_sampled(server):

@@ -16,18 +16,19 @@ from vdit_core.selection import LayerMask, SelectionError
 HERE = Path(__file__).parent
 MODULE = HERE.parents[1] / "web" / "js" / "mask_text.js"
 LAYERS = (1, 2, 9, 10, 30, 40)
+BLOCKS = {layers: [("double", layers // 3 or 1), ("single", layers - (layers // 3 or 1))] for layers in LAYERS[1:]}
 
 #: What both messages must have in common, the more special first.
 KINDS = (r"empty term", r"annot read the strength", r"annot read", r"trength .* is out of range", r"runs backwards",
-         r"stride", r"not a part of the whole", r"ayer \d+ .*is out of range")  # fmt: skip
+         r"stride", r"not a part of the whole", r" kind ", r"ayer \d+ .*is out of range")  # fmt: skip
 
 RUN = """
 const { parse, write } = await import(process.argv[1]);
 let input = "";
 for await (const chunk of process.stdin) input += chunk;
-const results = JSON.parse(input).map(([text, layers]) => {
+const results = JSON.parse(input).map(([text, layers, kinds]) => {
   try {
-    const strengths = parse(text, layers);
+    const strengths = parse(text, layers, kinds);
     return { strengths, written: write(strengths) };
   } catch (error) {
     return { error: error.message };
@@ -62,19 +63,21 @@ def term(rng: random.Random) -> str:
     )
     strength = rng.choice(["", "", "", f":{rng.randrange(101) / 100}", rng.choice(ODD_STRENGTHS)])
     spaces = rng.choice(["", "", " ", "\t"])
-    return spaces + rng.choice(kinds) + strength + spaces
+    of_kind = rng.choice([""] * 12 + ["double ", "single ", "vace "])
+    return spaces + of_kind + rng.choice(kinds) + strength + spaces
 
 
 def cases() -> list[tuple[str, int]]:
     rng = random.Random(0)
-    texts = {"", ",", "all", "0-8/4", "all, 3:0", "0%-70%", "99999999999999999999"}
+    texts = {"", ",", "all", "0-8/4", "all, 3:0", "0%-70%", "99999999999999999999",
+             "double all, single 0-4/2:0.5", "double  3", "double"}  # fmt: skip
     while len(texts) < 3000:
         texts.add(",".join(term(rng) for _ in range(rng.choice([1, 1, 1, 2, 3, 4]))))
     return [(text, rng.choice(LAYERS)) for text in sorted(texts)]
 
 
 def strengths_of(text: str, layers: int) -> list[float]:
-    resolved = LayerMask(text).resolve(layers)
+    resolved = LayerMask(text).resolve(layers, tuple(BLOCKS.get(layers, ())))
     return [resolved.get(layer, 0.0) for layer in range(layers)]
 
 
@@ -93,7 +96,7 @@ def test_the_page_reads_as_python_does(node):
     asked = cases()
     run = subprocess.run(
         [node, "--input-type=module", "-e", RUN, MODULE.as_uri()],
-        input=json.dumps(asked),
+        input=json.dumps([(text, layers, BLOCKS.get(layers, [])) for text, layers in asked]),
         capture_output=True,
         text=True,
         check=True,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from ..attention.text_share import text_share
 from ..call import AttentionCall, Run
 from ..observer import RunObserver
 from ..recording.store import AttentionStore, Evaluation, Key
-from ..recording.store.query import choose, choose_heads, pick, queries_and_keys, recorded_run
+from ..recording.store.query import choose, choose_heads, pick, queries_and_keys, recorded_run, with_text_share
 from ..selection import ResolvedSelection, Selection
 from .crop import Crop, map_crop
 from .statistics import MapStatistics, check_queries, map_statistics
@@ -89,6 +90,9 @@ class MapObserver(RunObserver[Observed]):
     def _observe(self, observed: Observed, call: AttentionCall, branch: str, rows: list[int], _: Tensor | None) -> bool:
         q, k = (pick(pick(x, 0, rows), 1, observed.heads) for x in (call.q, call.k))
         found = map_statistics(q, k, observed.run.grid, self.wanted, self.queries, self.seed)
+        if call.joint is not None:
+            text = text_share(call.q, call.k, call.joint, rows, list(observed.heads))
+            found = replace(found, text=text.float().cpu())
         observed.put(Key(Evaluation(call.site.sigma, call.site.visit), branch, call.site.layer), found, self.show)
         return True
 
@@ -119,8 +123,9 @@ def from_store(
     heads = choose_heads(store, selection)
     observed = Observed(recorded_run(store.header, store.branches), heads)
     for key in choose(store, selection):
-        q, k = queries_and_keys(store, key, heads, device)
+        q, k, text = with_text_share(store, key, heads, device)
         found = map_statistics(q, k, store.header.grid, wanted, queries, seed, on_chunk)
+        found = replace(found, text=None if text is None else text.cpu())
         del q, k
         observed.put(key, found, show)
         if on_call:

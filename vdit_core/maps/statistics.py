@@ -34,6 +34,7 @@ class MapStatistics:
     entropy: (..), nats, mean over queries.
     top: (.., len(wanted.top)), the mass on a query's strongest keys, of `top_queries` random queries.
     largest: (..), the most that a single key receives; of sampled queries a maximum of estimates, which tends high.
+    text: (..), the share of the attention that went to text beside the grid, of which all else says nothing; or None.
 
     What grows with the tokens, None once it was let go (`small`):
     pooled: (.., P, P'), mean weight in each block; P = P' unless sampled, when there are fewer rows.
@@ -53,6 +54,7 @@ class MapStatistics:
     pooled: Estimate | None
     column_mass: Estimate | None
     entropies: Tensor | None
+    text: Tensor | None = None
 
     @property
     def exact(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..reporting.tables import markdown
 from . import distance
@@ -27,10 +28,11 @@ def summary(observed: Observed) -> dict[str, Any]:
     """The figures of each layer, means over heads, samples, evaluations and branches.
 
     same_frame: the mass on keys of the query's own frame. same_place: on keys at most one token away in the frame, in
-    any frame. Both also for a map without preference. entropy: nats, and as a share of the largest possible.
-    strongest: the mass on the strongest 10 % of a query's keys. largest_column_mass: the most that a single key gets, 1
-    is uniform. errors: of those that are estimates, an upper bound of the standard error: maps share their sampled
-    queries, so all that is certain is that a mean's error is no larger than the mean of the errors.
+    any frame. Both also for a map without preference. entropy: nats, and as a share of the largest possible. strongest:
+    the mass on the strongest 10 % of a query's keys. largest_column_mass: the most that a single key gets, 1 is
+    uniform. text: the share of the attention that went to text beside the grid, if there is any. errors: of those that
+    are estimates, an upper bound of the standard error: maps share their sampled queries, so all that is certain is
+    that a mean's error is no larger than the mean of the errors.
     """
     grid = observed.run.grid
     in_time, in_space = (distance.uniform(table(grid), grid) for table in (distance.temporal, distance.spatial))
@@ -39,6 +41,8 @@ def summary(observed: Observed) -> dict[str, Any]:
     for layer in observed.layers:
         found = {name: _mean(observed.of_layer(layer), read) for name, read in _FIGURES.items()}
         found["entropy_share"] = found["entropy"].map(lambda x: x / most)
+        if all(call.text is not None for call in observed.of_layer(layer)):
+            found["text"] = _mean(observed.of_layer(layer), lambda call: Estimate(_text(call)))
         layers[layer] = {name: round(float(figure.value), 5) for name, figure in found.items()} | {
             "errors": {
                 name: round(float(figure.error), 5) for name, figure in found.items() if figure.error is not None
@@ -55,6 +59,11 @@ def summary(observed: Observed) -> dict[str, Any]:
     }
 
 
+def _text(found: MapStatistics) -> Tensor:
+    assert found.text is not None
+    return found.text
+
+
 def _mean(calls: Sequence[MapStatistics], read: Callable[[MapStatistics], Estimate]) -> Estimate:
     """Over all maps of some calls: 0-D."""
     figures = [read(found) for found in calls]
@@ -66,7 +75,9 @@ def _mean(calls: Sequence[MapStatistics], read: Callable[[MapStatistics], Estima
 def as_text(found: dict[str, Any]) -> str:
     """`summary` as a table (Markdown), and below it of what the figures are."""
     uniform = found["uniform"]
-    heads = ("layer", "same frame", "same place", "entropy, of the largest", "strongest 10 %", "largest column mass")
+    heads = ["layer", "same frame", "same place", "entropy, of the largest", "strongest 10 %", "largest column mass"]
+    joint = all("text" in row for row in found["layers"].values())
+    heads += ["to text"] * joint
     rows = []
     for layer, row in found["layers"].items():
 
@@ -77,15 +88,17 @@ def as_text(found: dict[str, Any]) -> str:
         shares = [share(name) for name in ("same_frame", "same_place", "entropy_share", "strongest")]
         error = row["errors"].get("largest_column_mass")
         largest = f"{row['largest_column_mass']:.1f}" + ("" if error is None else f" ± {error:.1f}")
-        rows.append([str(layer), *shares, f"{largest} x uniform"])
+        rows.append([str(layer), *shares, f"{largest} x uniform", *([f"{row['text']:.0%}"] if joint else [])])
     even = [f"{uniform[name]:.0%}" for name in ("same_frame", "same_place")]
-    rows.append(["(uniform)", *even, "100%", "10%", "1.0"])
+    rows.append(["(uniform)", *even, "100%", "10%", "1.0", *[""] * joint])
     return f"{markdown(heads, rows)}\n\n{of_what(found)}"
 
 
 def of_what(found: dict[str, Any]) -> str:
     """In a sentence or two, what the figures of a `summary` were computed of."""
     text = f"{found['maps']} maps on {found['grid']}; {found['queries']} queries of each"
+    if any("text" in row for row in found["layers"].values()):
+        text = f"Of the grid's own part of each map. {text}"
     if found["top_queries"] != found["queries"]:
         text += f", for the strongest keys {found['top_queries']}"
     if found["queries"] == "all":

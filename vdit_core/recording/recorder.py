@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..attention.text_share import text_share
 from ..call import AttentionCall, Run
 from ..observer import RunObserver
 from ..selection import ResolvedSelection, Selection
@@ -77,7 +78,7 @@ class Recorder(RunObserver[AttentionStore]):
         if dtype not in DTYPES:
             raise ValueError(f"Queries and keys of dtype {dtype} cannot be recorded, only {', '.join(DTYPES)}.")
         header = Header(run.model, run.grid, run.sigmas, chosen.heads, run.samples, self.quantization, dtype, run.kind,
-                        run.made)  # fmt: skip
+                        run.made, run.joint)  # fmt: skip
         passes = tuple(sum(run.comes(step, branch) for branch in chosen.branches) for step in sorted(chosen.steps))
         demand = Demand(header, self.tier, len(chosen.layers), len(chosen.branches), passes, run.evaluations)
         self._limit = demand.check(self.budget)
@@ -100,7 +101,13 @@ class Recorder(RunObserver[AttentionStore]):
     ) -> bool:
         key = Key(Evaluation(call.site.sigma, call.site.visit), branch, call.site.layer)
         self._check_budget(store, key)
-        store.put(key, *(_pick(x, rows, store.header.heads) for x in (call.q, call.k)))
+        heads = store.header.heads
+        text = None
+        if store.header.joint:
+            text = call.q.new_zeros(len(rows), len(heads))
+            if call.joint is not None:
+                text = text_share(call.q, call.k, call.joint, rows, list(heads))
+        store.put(key, _pick(call.q, rows, heads), _pick(call.k, rows, heads), text)
         return True
 
     def _finish(self, store: AttentionStore) -> AttentionStore:

@@ -7,11 +7,12 @@ const PRESETS = ["all", "none", "early", "middle", "late", "invert"];
 // A notch in pixels, the pause after which a turn of the wheel is another one in milliseconds.
 const WHEEL = { step: 0.1, fine: 0.01, notch: 50, pause: 300 };
 // With their gaps, as css/layer_mask.css sets them.
-const HEIGHTS = { presets: 26, numbers: 14, row: 23, status: 18 };
+const HEIGHTS = { presets: 26, numbers: 14, row: 23, kind: 14, status: 18 };
 
 export class LayerCells {
   #strengths = [];
   #layers = 0;
+  #kinds = [];
   #locked = false;
   #note = "";
   #error = "";
@@ -39,14 +40,17 @@ export class LayerCells {
     wheelTakers.set(this.grid, (cell, event) => this.#wheel(cell, event));
   }
 
-  /** Draw a mask. note: a word on the number of layers; locked: the text cannot be changed from here. */
-  show({ text, layers, note = "", locked = false }) {
-    if (layers !== this.#layers) this.#build(layers);
+  /**
+   * Draw a mask. kinds: of a model with several kinds of blocks each kind's name and number, drawn apart.
+   * note: a word on the number of layers; locked: the text cannot be changed from here.
+   */
+  show({ text, layers, kinds = [], note = "", locked = false }) {
+    if (layers !== this.#layers || String(kinds) !== String(this.#kinds)) this.#build(layers, kinds);
     this.#note = note;
     this.#locked = locked;
     this.#error = "";
     try {
-      this.#strengths = parse(text, layers);
+      this.#strengths = parse(text, layers, kinds);
     } catch (error) {
       this.#strengths = new Array(layers).fill(0);
       this.#error = error.message;
@@ -56,8 +60,10 @@ export class LayerCells {
 
   /** The least height in which everything can be seen. */
   get height() {
-    const { presets, numbers, row, status } = HEIGHTS;
-    return presets + numbers + row * shape(this.#layers).rows + status;
+    const { presets, numbers, row, kind, status } = HEIGHTS;
+    const groups = groupsOf(this.#layers, this.#kinds);
+    const rows = groups.reduce((sum, { rows }) => sum + rows, 0);
+    return presets + numbers + row * rows + kind * this.#kinds.length + status;
   }
 
   #preset(name) {
@@ -70,26 +76,41 @@ export class LayerCells {
     return button;
   }
 
-  #build(layers) {
+  #build(layers, kinds) {
     this.#layers = layers;
+    this.#kinds = kinds;
     this.#anchor = this.#pointed = -1;
-    const { columns, rows } = shape(layers);
-    const groups = Array.from({ length: Math.ceil(columns / 5) }, (_, group) => Math.min(5, columns - 5 * group));
-    const tracks = groups.map((size) => `repeat(${size}, minmax(0, 1fr))`).join(" 2px ");
-    const margin = rows > 1 ? 1 : 0;
+    const columns = columnsOf(layers);
+    const groups = groupsOf(layers, kinds);
+    const margin = groups.some(({ rows }) => rows > 1) || kinds.length ? 1 : 0;
+    const tracks = Array.from({ length: Math.ceil(columns / 5) }, (_, group) => Math.min(5, columns - 5 * group))
+      .map((size) => `repeat(${size}, minmax(0, 1fr))`)
+      .join(" 2px ");
     this.grid.style.gridTemplateColumns = `${margin ? "auto " : ""}${tracks}`;
-    this.grid.style.gridTemplateRows = `auto repeat(${rows}, minmax(20px, 1fr))`;
     const place = (element, row, column) => {
-      element.style.gridArea = `${row + 2} / ${column < 0 ? 1 : 1 + margin + column + Math.floor(column / 5)}`;
+      element.style.gridArea = `${row} / ${column < 0 ? 1 : 1 + margin + column + Math.floor(column / 5)}`;
       return element;
     };
-    this.#cells = Array.from({ length: layers }, (_, layer) =>
-      place(makeCell(layer), Math.floor(layer / columns), layer % columns),
-    );
-    const numbers = [];
-    for (let column = 0; column < columns; column += 5) numbers.push(place(makeLabel(column), -1, column));
-    for (let row = 0; row < margin * rows; row++) numbers.push(place(makeLabel(row * columns), row, -1));
-    this.grid.replaceChildren(...numbers, ...this.#cells);
+    const labels = [];
+    for (let column = 0; column < columns; column += 5) labels.push(place(makeLabel(column), 1, column));
+    const heights = ["auto"];
+    this.#cells = [];
+    for (const { kind, first, count, rows } of groups) {
+      if (kind) {
+        heights.push("auto");
+        const title = makeLabel(kind, "kind");
+        title.style.gridArea = `${heights.length} / 1 / auto / -1`;
+        labels.push(title);
+      }
+      for (let index = 0; index < count; index++) {
+        const [row, column] = [heights.length + 1 + Math.floor(index / columns), index % columns];
+        if (margin && !column) labels.push(place(makeLabel(first + index), row, -1));
+        this.#cells.push(place(makeCell(first + index, kind && `${kind} ${index}`), row, column));
+      }
+      heights.push(...new Array(rows).fill("minmax(20px, 1fr)"));
+    }
+    this.grid.style.gridTemplateRows = heights.join(" ");
+    this.grid.replaceChildren(...labels, ...this.#cells);
     this.#focusable(0);
   }
 
@@ -114,7 +135,7 @@ export class LayerCells {
   #drawStatus() {
     const pointed = this.#pointed >= 0 && !this.#error;
     this.status.textContent = pointed
-      ? `layer ${this.#pointed} · ${this.#strengths[this.#pointed].toFixed(2)}`
+      ? `${this.#cells[this.#pointed].ariaLabel} · ${this.#strengths[this.#pointed].toFixed(2)}`
       : this.#error || this.#summary();
     this.status.title = this.#error;
     this.status.classList.toggle("error", Boolean(this.#error));
@@ -128,7 +149,7 @@ export class LayerCells {
   }
 
   #is(preset) {
-    return parse(preset, this.#layers).every((strength, layer) => strength === this.#strengths[layer]);
+    return parse(preset, this.#layers, this.#kinds).every((strength, layer) => strength === this.#strengths[layer]);
   }
 
   #listen() {
@@ -199,7 +220,7 @@ export class LayerCells {
   #key(event) {
     const layer = this.#layerOf(event.target);
     if (layer < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
-    const { columns } = shape(this.#layers);
+    const columns = columnsOf(this.#layers);
     const moves = { ArrowLeft: -1, ArrowRight: 1, PageUp: -columns, PageDown: columns, Home: -layer };
     const changes = { ArrowUp: 1, ArrowDown: -1, "+": 1, "-": -1 };
     if (event.key in moves || event.key === "End") {
@@ -263,22 +284,33 @@ function onWheel(event) {
 
 window.addEventListener("wheel", onWheel, { capture: true, passive: false });
 
-function makeCell(layer) {
+function makeCell(layer, inKind) {
   return make("div", "cell", {
-    role: "slider", "aria-label": `layer ${layer}`, "aria-valuemin": 0, "aria-valuemax": 1, "data-layer": layer,
+    role: "slider", "aria-label": `layer ${layer}${inKind ? `, ${inKind}` : ""}`,
+    "aria-valuemin": 0, "aria-valuemax": 1, "data-layer": layer,
   });
 }
 
-function makeLabel(layer) {
-  const label = make("span", "label", { "aria-hidden": true });
-  label.textContent = layer;
+function makeLabel(text, style = "") {
+  const label = make("span", `label ${style}`.trim(), { "aria-hidden": true });
+  label.textContent = text;
   return label;
 }
 
 /** Rows of ten are easy to count; a short model fits one row, a very long one needs longer rows. */
-function shape(layers) {
-  const columns = layers <= 12 ? layers : layers <= 60 ? 10 : 20;
-  return { columns, rows: Math.ceil(layers / columns) };
+function columnsOf(layers) {
+  return layers <= 12 ? layers : layers <= 60 ? 10 : 20;
+}
+
+/** The blocks of each kind, or all as one group, and how many rows they fill. */
+function groupsOf(layers, kinds) {
+  const columns = columnsOf(layers);
+  let first = 0;
+  return (kinds.length ? kinds : [["", layers]]).map(([kind, count]) => {
+    const group = { kind, first, count, rows: Math.ceil(count / columns) };
+    first += count;
+    return group;
+  });
 }
 
 function between(some, other) {

@@ -51,10 +51,10 @@ function addCells(node, name) {
   widget.serialize = false;
 
   const refresh = () => {
-    const { layers, assumed } = layersFor(node);
+    const { layers, kinds, assumed } = layersFor(node);
     const linked = node.inputs?.some((input) => input.name === name && input.link != null);
     const note = linked ? "the text comes from the link" : assumed ? `${layers} layers assumed` : "";
-    fitting(node, cells, () => cells.show({ text: String(text.value), layers, note, locked: linked }));
+    fitting(node, cells, () => cells.show({ text: String(text.value), layers, kinds, note, locked: linked }));
     node.setDirtyCanvas(true, true);
   };
   after(text, "callback", refresh);

@@ -1,15 +1,18 @@
 // The text of a layer mask, read and written as vdit_core/selection.py does (the grammar is told there).
 
 const THIRDS = ["early", "middle", "late"];
-const TERM = /^(?:(all|none|early|middle|late)|(\d+)(?:-(\d+)(?:\/(\d+))?)?|(\d+(?:\.\d+)?)%-(\d+(?:\.\d+)?)%)$/;
+const TERM = /^(?:([a-z]+) )?(?:(all|none|early|middle|late)|(\d+)(?:-(\d+)(?:\/(\d+))?)?|(\d+(?:\.\d+)?)%-(\d+(?:\.\d+)?)%)$/;
 const NUMBER = /^(?:\d*\.?\d+|\d+\.)$/;
 
-/** The strength of every layer; throws an Error whose message fits under the cells. */
-export function parse(text, layers) {
+/**
+ * The strength of every layer; throws an Error whose message fits under the cells.
+ * kinds: of a model with several kinds of blocks each kind's name and number, in the order of the layers.
+ */
+export function parse(text, layers, kinds = []) {
   const terms = readTerms(text);
   const strengths = new Array(layers).fill(0);
   for (const { indices, strength } of terms) {
-    for (const layer of indices(layers)) strengths[layer] = strength;
+    for (const layer of indices(layers, kinds)) strengths[layer] = strength;
   }
   return strengths;
 }
@@ -39,14 +42,25 @@ function readTerm(term) {
   return { indices: readIndices(term.slice(0, colon).trim()), strength: Number(number) };
 }
 
-/** A function from the number of layers to the layers that a term names. */
+/** A function from the number of layers, and the kinds of blocks, to the layers that a term names. */
 function readIndices(text) {
   const match = TERM.exec(text);
   if (!match) throw new Error(`cannot read “${text}”`);
-  const [, word, low, high, every, from, to] = match;
-  if (word) return (layers) => wordIndices(word, layers);
-  if (from) return shareIndices(text, Number(from) / 100, Number(to) / 100);
-  return rangeIndices(text, Number(low), Number(high ?? low), Number(every ?? 1));
+  const [, kind, word, low, high, every, from, to] = match;
+  let indices;
+  if (word) indices = (layers) => wordIndices(word, layers);
+  else if (from) indices = shareIndices(text, Number(from) / 100, Number(to) / 100);
+  else indices = rangeIndices(text, Number(low), Number(high ?? low), Number(every ?? 1));
+  return kind ? (_, kinds) => indicesWithin(kind, kinds, indices) : indices;
+}
+
+function indicesWithin(kind, kinds, indices) {
+  let start = 0;
+  for (const [name, count] of kinds) {
+    if (name === kind) return indices(count).map((index) => start + index);
+    start += count;
+  }
+  throw new Error(`no kind “${kind}” is known of this model`);
 }
 
 function wordIndices(word, layers) {

@@ -250,6 +250,7 @@ class Session:
             not self.chain.one_noise or bool((start == start[:1]).all()),
             noise_remedy(self.sampled_by, bool(self._checks)),
             provenance(self.guider, self.sampler, start, self.noise, self.seed, self.sampled_by),
+            bool(self.family.text),
         )
 
     def _begin(self, run: Run) -> None:

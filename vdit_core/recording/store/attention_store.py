@@ -15,7 +15,7 @@ from torch import Tensor
 from ...atomic import whole_file
 from .. import quantization as codec
 from .reader import StoreReader
-from .schema import DTYPES, Evaluation, Header, Key, StoreError
+from .schema import DTYPES, TEXT, Evaluation, Header, Key, StoreError
 from .storage import File, Memory, Storage
 from .writer import StoreWriter
 
@@ -60,11 +60,12 @@ class AttentionStore:
         """Whether entries are read from files when they are used."""
         return self._storage.slow
 
-    def put(self, key: Key, q: Tensor, k: Tensor) -> None:
-        """Keep copies of q and k, (samples, heads, tokens, head_dim).
+    def put(self, key: Key, q: Tensor, k: Tensor, text: Tensor | None = None) -> None:
+        """Keep copies of q and k, (samples, heads, tokens, head_dim), and, where the run's attention is joint, of the
+        share that went to text, (samples, heads).
 
         Raises:
-            StoreError: if the shape is not the header's.
+            StoreError: if a shape is not the header's.
             OSError: if they, or earlier ones, cannot be kept.
         """
         entry = {}
@@ -76,6 +77,10 @@ class AttentionStore:
             ).items():
                 lent = part.data_ptr() == x.data_ptr()  # a host only lends its tensors
                 entry[name + suffix] = part.clone() if lent else part
+        if self.header.joint:
+            if text is None or text.shape != q.shape[:2]:
+                raise StoreError(f"The share that went to text is missing; this store holds {tuple(q.shape[:2])}.")
+            entry[TEXT] = text.detach().float().clone()
         self._storage.put(key, entry)
         self._list(key)
 
@@ -99,7 +104,11 @@ class AttentionStore:
         self._evaluations[key.evaluation] = None
 
     def get(self, key: Key, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The q and k of an entry, each (samples, heads, tokens, head_dim).
+        """The q and k of an entry, each (samples, heads, tokens, head_dim); see `get_all`."""
+        return self.get_all(key, device, dtype)[:2]
+
+    def get_all(self, key: Key, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The q and k of an entry, and the share of its attention that went to text, (samples, heads), or None.
 
         Raises:
             StoreError: naming the call that was not recorded, and what was; or the file that has changed.
@@ -112,7 +121,7 @@ class AttentionStore:
         entry = self._storage.get(key, pinned=device.type == "cuda")
         parts = {name: part.to(device, non_blocking=True) for name, part in entry.items()}
         q, k = (codec.decode({n[2:]: p for n, p in parts.items() if n.startswith(x)}, dtype) for x in (".q", ".k"))
-        return q, k
+        return q, k, parts.get(TEXT)
 
     def find(self, sigma: float, visit: int = 0, gap: float = SAME_LEVEL) -> Evaluation | None:
         """The recorded evaluation nearest to a noise level, or None if none is within `gap`.

@@ -69,6 +69,7 @@ def read_metadata(metadata: dict[str, str]) -> tuple[Header, list[Key]]:
             dtype=str(raw["dtype"]),
             kind=str(raw.get("kind", "")),
             made=_provenance(raw.get("made", {})),
+            joint=raw.get("joint", False) is True,
         )
         keys = [
             Key(Evaluation(number(sigma, "noise level"), whole(visit)), str(branch), whole(layer))

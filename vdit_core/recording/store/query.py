@@ -16,7 +16,8 @@ from .schema import Header, Key, StoreError
 def recorded_run(header: Header, branches: tuple[str, ...]) -> Run:
     """The run that a store was recorded of, as far as its header tells."""
     dtype = stored_dtype(header)
-    return Run(header.model, header.grid, header.sigmas, branches, header.samples, dtype, header.kind, made=header.made)
+    return Run(header.model, header.grid, header.sigmas, branches, header.samples, dtype, header.kind, made=header.made,
+               joint=header.joint)  # fmt: skip
 
 
 def stored_dtype(header: Header) -> torch.dtype:
@@ -71,9 +72,17 @@ def queries_and_keys(
 ) -> tuple[Tensor, Tensor]:
     """Some heads of a recorded call, (samples, heads, tokens, head_dim) in the run's dtype; not a copy, if neighbouring
     heads lie on the device as they are."""
+    q, k, _ = with_text_share(store, key, heads, device)
+    return q, k
+
+
+def with_text_share(
+    store: AttentionStore, key: Key, heads: Sequence[int], device: str | torch.device
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As `queries_and_keys`, and the share of these heads' attention that went to text, (samples, heads), or None."""
     places = [store.header.heads.index(head) for head in heads]
-    q, k = store.get(key, torch.device(device), stored_dtype(store.header))
-    return pick(q, 1, places), pick(k, 1, places)
+    q, k, text = store.get_all(key, torch.device(device), stored_dtype(store.header))
+    return pick(q, 1, places), pick(k, 1, places), None if text is None else pick(text, 1, places)
 
 
 def pick(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:

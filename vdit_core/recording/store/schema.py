@@ -15,6 +15,7 @@ from .. import quantization as codec
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+TEXT = ".text"  # an entry's share of attention that went to text
 #: The packed q and k of one call: tensors by their name's end, as `Header.parts` has them.
 Entry = dict[str, Tensor]
 
@@ -50,7 +51,8 @@ class Header:
 
     sigmas: the noise level of every step of the recorded run, recorded or not. heads: which heads each entry holds.
     samples: how many videos. dtype: of q and k in the model ("float32", "float16" or "bfloat16"). kind: `Run.kind`.
-    made: how the run was sampled. Files of before these two fields have none.
+    made: how the run was sampled. Files of before these two fields have none. joint: whether each entry also holds the
+    share of each map that went to text, float32 (samples, heads).
     """
 
     model: ModelSignature
@@ -62,6 +64,7 @@ class Header:
     dtype: str
     kind: str = ""
     made: Provenance = field(default_factory=Provenance)
+    joint: bool = False
 
     def values(self) -> str:
         """How queries and keys are kept, in words."""
@@ -74,7 +77,8 @@ class Header:
     def parts(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Name suffix, shape and dtype of every tensor of one entry."""
         one = codec.layout(self.shape(), DTYPES[self.dtype], self.quantization)
-        return {f".{name}{suffix}": spec for name in "qk" for suffix, spec in one.items()}
+        parts = {f".{name}{suffix}": spec for name in "qk" for suffix, spec in one.items()}
+        return parts | ({TEXT: ((self.samples, len(self.heads)), torch.float32)} if self.joint else {})
 
     def entry_bytes(self) -> int:
         """What one entry (q and k of one layer, evaluation and branch) weighs."""
