@@ -194,7 +194,10 @@ class AttentionCall:
         """The call of some rows of the batch."""
         q, k, v = (x[rows] for x in (self.q, self.k, self.v))
         joint = None if self.joint is None else self.joint.rows(rows)
-        return replace(self, site=replace(self.site, rows=self.site.rows[rows]), q=q, k=k, v=v, joint=joint)
+        own = getattr(self.backend, "rows", None)  # of a function that does not treat all rows alike
+        backend = self.backend if own is None else own(rows)
+        site = replace(self.site, rows=self.site.rows[rows])
+        return replace(self, site=site, q=q, k=k, v=v, backend=backend, joint=joint)
 
 
 Proceed = Callable[[AttentionCall], Tensor]

@@ -14,8 +14,8 @@ class JointTokens:
     """The whole sequences of one attention call, and where the grid's tokens are in them.
 
     q: (rows, heads, queries, head_dim). k, v: (rows, heads, keys, head_dim). q_start, k_start: where the grid's tokens
-    begin; tokens: how many these are. bias: float32 (keys,), what the model's own mask adds to the scores of each key
-    (the lowest number of a dtype leaves one out), or None.
+    begin; tokens: how many these are. bias: float32 (rows, keys), what the model's own mask adds to the scores of each
+    key (the lowest number of a dtype leaves one out), or None.
     """
 
     q: Tensor
@@ -38,7 +38,8 @@ class JointTokens:
 
     def rows(self, rows: slice) -> JointTokens:
         """Some rows of the batch."""
-        return replace(self, q=self.q[rows], k=self.k[rows], v=self.v[rows])
+        bias = None if self.bias is None else self.bias[rows]
+        return replace(self, q=self.q[rows], k=self.k[rows], v=self.v[rows], bias=bias)
 
     @property
     def square(self) -> bool:
@@ -46,13 +47,14 @@ class JointTokens:
         return self.q.shape[2] == self.k.shape[2]
 
     def key_bias(self, of_grid: Tensor) -> Tensor:
-        """An editor's bias of the grid's keys, (heads, tokens), as one of all keys, with the model's own mask."""
+        """An editor's bias of the grid's keys, (heads, tokens), as one of all keys, with the model's own mask: (rows,
+        heads, keys)."""
         behind = self.k.shape[2] - self.k_start - self.tokens
-        bias = F.pad(of_grid, (self.k_start, behind))
-        return bias if self.bias is None else bias + self.bias.clamp(min=-1e4)
+        bias = F.pad(of_grid, (self.k_start, behind)).expand(len(self.k), -1, -1)
+        return bias if self.bias is None else bias + self.bias[:, None].clamp(min=-1e4)
 
     def left_out(self) -> Tensor | None:
-        """Which keys the model's mask leaves out, bool (keys,); None if it has none, or weighs keys instead."""
+        """Which keys the model's mask leaves out, bool (rows, keys); None if it has none, or weighs keys instead."""
         if self.bias is None or not bool(((self.bias == 0) | (self.bias < -1e4)).all()):
             return None
         return self.bias < -1e4

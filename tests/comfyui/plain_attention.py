@@ -34,7 +34,7 @@ class Seen(Interceptor):
 def whole(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | float]:
     """A call's queries, keys, values and mask, of all that attend, float64."""
     qkv = (call.q, call.k, call.v) if call.joint is None else call.joint.with_grid(call.q, call.k, call.v)
-    bias = 0.0 if call.joint is None or call.joint.bias is None else call.joint.bias.double()
+    bias = 0.0 if call.joint is None or call.joint.bias is None else call.joint.bias.double()[:, None, None]
     return *(x.double() for x in qkv), bias
 
 
@@ -81,7 +81,7 @@ class BruteForce(Interceptor):
     def __call__(self, call, proceed):
         q, k, v, bias = whole(call)
         grid, tokens, first = call.site.run.grid, q.shape[2], call.joint.q_start if call.joint else 0
-        seen = torch.ones(tokens, dtype=torch.bool) if isinstance(bias, float) else bias > -1e4
+        seen = torch.ones(tokens, dtype=torch.bool) if isinstance(bias, float) else bias[0, 0, 0] > -1e4
         if call.joint:
             before, behind = int(seen[:first].sum()), int(seen[first + grid.tokens :].sum())
             grid = replace(grid, prefix=grid.prefix + before, suffix=grid.suffix + behind)

@@ -17,7 +17,7 @@ def attend_biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
     Args:
         q, k, v: (rows, heads, tokens, head_dim).
-        bias: float (heads, tokens), of each key, the same for all rows; below -5000 it leaves a key out.
+        bias: float (heads, tokens) or (rows, heads, tokens), of each key; below -5000 it leaves a key out.
     """
     dim = q.shape[-1]
     wanted = (bias.float().clamp(-5000, 5000) * math.sqrt(dim)).to(k.device)

@@ -27,6 +27,7 @@ def text_share(q: Tensor, k: Tensor, joint: JointTokens, rows: list[int], heads:
     some = q[rows][:, heads][:, :, chosen.to(q.device)]
     inside = torch.zeros(some.shape[:2], device=q.device)
     last = joint.k_start + joint.tokens
-    for _, weights in reference.rows(some, keys[rows][:, heads], bias=joint.bias):
+    bias = None if joint.bias is None else joint.bias[rows][:, None]
+    for _, weights in reference.rows(some, keys[rows][:, heads], bias=bias):
         inside += weights[..., joint.k_start : last].sum((2, 3))
     return 1 - inside / len(chosen)

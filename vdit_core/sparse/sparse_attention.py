@@ -149,6 +149,9 @@ class SparseAttention(Interceptor):
         if tokens < self.config.minimum_tokens:
             why = f"dense: {tokens} tokens are fewer than the minimum of {self.config.minimum_tokens}"
             return self._dense(call, proceed, why)
+        if call.joint is not None and not _alike(call.joint.left_out()):  # each video's prompt has its own padding
+            parts = [call.rows(slice(row, row + 1)) for row in range(len(call.q))]
+            return torch.cat([proceed(replace(part, backend=_Backend(self, part))) for part in parts])
         return proceed(replace(call, backend=_Backend(self, call)))
 
     def _count(self) -> None:
@@ -220,7 +223,7 @@ class _Backend:
         self.temperature = places.temperature[site.layer]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        unseen = None if self.call.joint is None else self.call.joint.left_out()
+        unseen = self._unseen()
         if unseen is None:
             return self._sparse(q, k, v)
         # The padding of a prompt: nothing looks at it, and what it looks at is of no consequence.
@@ -228,6 +231,15 @@ class _Backend:
         output[:, :, ~unseen] = self._sparse(*(x[:, :, ~unseen] for x in (q, k, v)))
         output[:, :, unseen] = self.call.backend(q[:, :, unseen], k, v)
         return output
+
+    def rows(self, rows: slice) -> _Backend:
+        """Of some rows of the batch."""
+        return _Backend(self.owner, self.call.rows(rows))
+
+    def _unseen(self) -> Tensor | None:
+        """The padding of a prompt, bool (tokens,), the same for all rows; None if there is none."""
+        found = None if self.call.joint is None else self.call.joint.left_out()
+        return None if found is None or not found[0].any() else found[0]
 
     def _sparse(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """All tokens are seen."""
@@ -268,7 +280,7 @@ class _Backend:
         grid, joint = self.call.site.run.grid, self.call.joint
         if joint is None:
             return grid
-        unseen = joint.left_out()
+        unseen = self._unseen()
         before = joint.q_start if unseen is None else int((~unseen[: joint.q_start]).sum())
         return replace(grid, prefix=grid.prefix + before, suffix=grid.suffix + tokens - grid.tokens - before)
 
@@ -292,6 +304,10 @@ class _Backend:
         mask = PATTERNS[config.method](tiled, self.density, kept, sharpness)
         mask = with_dense_queries(mask, placeless(plan), plan.key_blocks)
         return kernel(tiled, mask, sharpness), mask.density(plan.key_blocks).mean()
+
+
+def _alike(left_out: Tensor | None) -> bool:
+    return left_out is None or bool((left_out == left_out[:1]).all())
 
 
 def _why_not_joint(joint: JointTokens) -> str | None:

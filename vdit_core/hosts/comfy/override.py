@@ -67,7 +67,7 @@ class Override:
         q, k, v = (arguments.split(x) for x in qkv)
         joint = None
         if place.q_start is not None:
-            bias = None if arguments.mask is None else arguments.mask.flatten().float()
+            bias = None if arguments.mask is None else arguments.mask.reshape(1, -1).float().expand(len(q), -1)
             joint = JointTokens(q, k, v, place.q_start, place.k_start, tokens, bias)
             q, k, v = joint.of_grid()
         call = AttentionCall(site, q, k, v, backend, sparse_elsewhere=elsewhere, joint=joint)
