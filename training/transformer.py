@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor
 
 from vdit_core.demo import single_pass
-from vdit_core.hosts.diffusers import self_attention_inputs
+from vdit_core.hosts.diffusers.models.wan import self_attention_inputs
 from vdit_core.tiny_wan.text import WIDTH, TextEncoder
 
 from .clips import clips, signed
