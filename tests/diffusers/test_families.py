@@ -114,8 +114,12 @@ def made(make: Callable[[], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Tried:
-    """A pipeline to try. prompt: seed -> what it is given of a prompt. more: what else. batch: of several prompts, or
-    None where the pipeline computes videos one after the other. branches: what is computed, told or not."""
+    """A pipeline to try.
+
+    prompt: seed -> what it is given of a prompt. more: what else. branches: what is computed; told: whether `attach` is
+    told of it. batches: whether the pipeline computes several videos together. where: a block's attention. noise: the
+    shape of the latents to begin with, where a generator for each video will not do.
+    """
 
     make: Callable[[], Any]
     prompt: Callable[[int], dict[str, Any]]
@@ -124,6 +128,7 @@ class Tried:
     told: bool = False
     batches: bool = True
     where: str = "attn1"
+    noise: tuple[int, ...] | None = None
 
     def pipe(self) -> Any:
         return made(self.make)
@@ -133,9 +138,12 @@ class Tried:
         """The video's latents."""
         pipe, prompts = self.pipe(), [self.prompt(seed) for seed in seeds]
         given = {name: torch.cat([prompt[name] for prompt in prompts]) for name in prompts[0]}
-        generators = [torch.Generator().manual_seed(0) for _ in seeds]
+        start: dict[str, Any] = {"generator": [torch.Generator().manual_seed(0) for _ in seeds]}
+        if self.noise is not None:
+            latents = random(1, *self.noise).repeat(len(seeds), *[1] * len(self.noise))
+            start = {"latents": latents, "generator": torch.Generator().manual_seed(0)}
         with attach(pipe, *interceptors, branches=self.branches if self.told else None):
-            output = pipe(**given, **self.more, num_inference_steps=2, output_type="latent", generator=generators)
+            output = pipe(**given, **self.more, num_inference_steps=2, output_type="latent", **start)
         return output.frames
 
 
@@ -181,7 +189,8 @@ FAMILIES = {
         {"height": 128, "width": 128, "num_frames": 9},
     ),
     "Cosmos Predict2": Tried(
-        cosmos, embedded("", "negative_"), SIZE | {"video": torch.zeros(1, 5, 3, 64, 64), "image": None}
+        cosmos, embedded("", "negative_"),
+        SIZE | {"num_frames": 9, "video": torch.zeros(1, 1, 3, 64, 64), "image": None}, noise=(4, 3, 8, 8),
     ),
 }  # fmt: skip
 over_families = pytest.mark.parametrize("tried", FAMILIES.values(), ids=FAMILIES)
