@@ -21,12 +21,13 @@ class CompareAttention(io.ComfyNode):
             display_name="Compare Attention",
             category=sockets.CATEGORY,
             description="Measures how alike the attention maps of two recordings are, for every layer and head. Two "
-            "baselines are shown beside them: the first prompt from another seed, and maps with shuffled tokens.",
+            "baselines are shown beside them: the first prompt from another seed, and maps with shuffled tokens. Of "
+            "two models it compares how attention falls with distance, the frame-by-frame map, and what heads do.",
             search_aliases=["attention similarity", "compare attention maps", "attention difference"],
             inputs=[
                 sockets.AttentionStore.Input("first", display_name="first recording", tooltip="The first recording."),
                 sockets.AttentionStore.Input("second", display_name="second recording",
-                    tooltip="The second recording, for example of another prompt or another seed."),
+                    tooltip="The second recording, for example of another prompt, another seed or another model."),
                 sockets.AttentionStore.Input(
                     "baseline", display_name="baseline recording", optional=True,
                     tooltip="A recording of the first prompt from another seed. It shows how alike two maps are by "
@@ -65,10 +66,13 @@ class CompareAttention(io.ComfyNode):
         baseline: AttentionStore | None = None,
     ) -> io.NodeOutput:
         images.need_matplotlib()
-        from ..vdit_core.maps import compare
+        from ..vdit_core.maps import across, compare
 
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branches)
         others = [other for other in (second, baseline) if other is not None]
+        ui = Telling(cls.hidden.unique_id, "Compare Attention")
+        if across.are_of_two_models(first, second):
+            return _two_models([first, *others], selection, ui)
         advance = progress.bar(len(choose(first, selection)) * len(others))
         found = [
             compare.compare(
@@ -84,6 +88,22 @@ class CompareAttention(io.ComfyNode):
         ]
         cosine = found[0].means()["measured"]["cosine"]
         text = f"cosine similarity {cosine:.3f}, {found[0].pairs} pairs of maps"
-        ui = Telling(cls.hidden.unique_id, "Compare Attention").tell(done(text), first.header.model)
         shown = images.as_image(compare.picture(*found))
-        return io.NodeOutput(shown, compare.verdict(*found), compare.as_json(*found), ui=ui)
+        said = ui.tell(done(text), first.header.model)
+        return io.NodeOutput(shown, compare.verdict(*found), compare.as_json(*found), ui=said)
+
+
+def _two_models(stores: list[AttentionStore], selection: Selection, ui: Telling) -> io.NodeOutput:
+    """The first of these recordings against the second, and against the third if there is one."""
+    from ..vdit_core.maps import across
+    from ..vdit_core.maps.across_picture import across_picture
+
+    advance = progress.bar(sum(len(choose(store, selection)) for store in stores))
+    device = comfy.model_management.get_torch_device()
+    figures = [across.figures_of(store, selection, device, advance, progress.stop_if_asked) for store in stores]
+    found = [across.compare_models(figures[0], other) for other in figures[1:]]
+    alike = ", ".join(f"{name} {value:.2f}" for name, value in found[0].means().items() if value is not None)
+    said = ui.tell(done(f"two models, alike in {alike}"), stores[0].header.model)
+    return io.NodeOutput(
+        images.as_image(across_picture(*found)), across.verdict(*found), across.as_json(*found), ui=said
+    )

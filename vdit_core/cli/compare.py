@@ -1,4 +1,5 @@
-"""`vdit compare`: how alike the maps of two recordings are, or of two prompts of the demo model."""
+"""`vdit compare`: how alike the maps of two recordings are, of one model or two, or of two prompts of the demo
+model."""
 
 from __future__ import annotations
 
@@ -32,12 +33,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from ..maps import compare
+    from ..maps import across, compare
     from ..recording.store.query import choose
     from ..selection import Indices, Selection
 
     selection = Selection(Indices(options.layers), steps=Indices(options.window), branches=options.branch)
     first, second, baseline = _stores(options, selection)
+    if across.are_of_two_models(first, second):
+        _two_models([one for one in (first, second, baseline) if one is not None], selection, options)
+        return
     others = [second] if baseline is None else [second, baseline]
     with tqdm(total=len(choose(first, selection)) * len(others), unit="map", desc="comparing") as bar:
         found = [
@@ -49,6 +53,24 @@ def run(options: argparse.Namespace) -> None:
     (options.out / "compare.json").write_text(compare.as_json(*found) + "\n")
     print(compare.verdict(*found))
     print(f"Picture: {options.out / 'likeness.png'}")
+
+
+def _two_models(stores: list[AttentionStore], selection: Selection, options: argparse.Namespace) -> None:
+    """The first of these recordings against the second, and against the third if there is one."""
+    from tqdm import tqdm
+
+    from ..maps import across
+    from ..maps.across_picture import across_picture
+    from ..recording.store.query import choose
+
+    with tqdm(total=sum(len(choose(store, selection)) for store in stores), unit="map", desc="looking") as bar:
+        figures = [across.figures_of(store, selection, options.device, bar.update) for store in stores]
+    found = [across.compare_models(figures[0], other) for other in figures[1:]]
+    options.out.mkdir(parents=True, exist_ok=True)
+    across_picture(*found).save(options.out / "across.png")
+    (options.out / "compare.json").write_text(across.as_json(*found) + "\n")
+    print(across.verdict(*found))
+    print(f"Picture: {options.out / 'across.png'}")
 
 
 def _stores(

@@ -1,4 +1,4 @@
-"""LTX-Video and LTX-2 in diffusers."""
+"""LTX-Video in diffusers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from .family import Family
 
 
 class LTXVideo(Family):
-    """LTX-Video and LTX-2: self-attention of its own, of latents that come as tokens; LTX-2's audio is left alone."""
+    """LTX-Video: self-attention of its own, of latents that come as tokens."""
 
-    transformers = ("LTXVideoTransformer3DModel", "LTX2VideoTransformer3DModel")
+    transformers = ("LTXVideoTransformer3DModel",)
 
     def kind_of(self, config: Any) -> str:
-        audio = " audio" if "audio_in_channels" in config else ""
-        return f"ltx{audio} {config.in_channels} -> {config.out_channels}"
+        return f"ltx {config.in_channels} -> {config.out_channels}"
 
     def size_of(self, inputs: Mapping[str, Any]) -> tuple[int, int, int]:
         return inputs["num_frames"], inputs["height"], inputs["width"]
