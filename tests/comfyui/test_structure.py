@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 from comfyui import graphs
 from comfyui.server import PromptFailed
 from PIL import Image
+
+from vdit_core.call import ModelSignature, TokenGrid
+from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
 
 STEPS = 3
 
@@ -104,3 +108,28 @@ def test_recordings_of_two_sizes_are_refused(server):
     graph["save"] = graphs.node("SaveImage", images=["compare", 0], filename_prefix="likeness")
     with pytest.raises(PromptFailed, match="differ in grid: 5 x 8 x 8 = 320 tokens and 5 x 8 x 10 = 400 tokens"):
         server.run(graph)
+
+
+def test_a_recording_of_another_model_is_compared(server):
+    model = ModelSignature(4, 2, 16, (("double", 2), ("single", 2)))
+    header = Header(model, TokenGrid(4, 6, 5), (1.0, 0.5), (0, 1), 1, "none", "float32", "hunyuan video 16 -> 16")
+    store, generator = AttentionStore(header), torch.Generator().manual_seed(0)
+    for layer in range(4):
+        store.put(Key(Evaluation(1.0), "cond", layer), *torch.randn(2, 1, 2, 120, 16, generator=generator))
+    folder = server.base / "input" / "attention"
+    folder.mkdir(parents=True, exist_ok=True)
+    store.save(folder / "other.safetensors")
+    graph = (
+        graphs.demo()
+        | graphs.recorded("first", "source")
+        | {
+            "second": graphs.node("VDiT_LoadAttentionStore", file="attention/other.safetensors [input]"),
+            "compare": graphs.compare("first", "second", branches="cond"),
+            "save": graphs.node("SaveImage", images=["compare", 0], filename_prefix="across"),
+            "say": graphs.node("PreviewAny", source=["compare", 1]),
+        }
+    )
+    result = server.run(graph)
+    assert result.reports()["compare"].startswith("two models, alike in time")
+    said = [m["data"]["output"] for m in result.messages if m["type"] == "executed" and m["data"]["node"] == "say"]
+    assert "4 layers (2 double, 2 single) x 2 heads x 16, on 4 x 6 x 5" in said[0]["text"][0]
