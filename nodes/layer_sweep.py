@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vdit_core import outcome
-from ..vdit_core.hosts.comfy import attach, signature
+from ..vdit_core.hosts.comfy import attach, grid, signature
 from ..vdit_core.hosts.comfy.samplers import with_one_noise
 from ..vdit_core.selection import Indices
 from ..vdit_core.sweep.checkpoint import SweepFolder, fingerprint
@@ -31,6 +30,7 @@ from ..vdit_core.transfer import LiveTransfer, TransferConfig
 from . import choices, images, sampling, sockets
 from .live_batch import batch
 from .outcomes import Telling
+from .packed import need_video_alone
 from .sampling import Sampling
 from .sweep_progress import Progress, Steps
 
@@ -122,6 +122,7 @@ class LayerSweep(io.ComfyNode):
         videos_per_batch: int,
     ) -> io.NodeOutput:
         images.need_matplotlib()
+        need_video_alone(latent["samples"])
         if latent["samples"].shape[2] < 2:
             raise ValueError(
                 "The latent holds a single frame, and the sweep scores motion: use a length of 5 frames or more."
@@ -215,7 +216,7 @@ def _fitting(model: Any, samples: Tensor) -> int:
     """How many videos, AT_ONCE at most and 2 at least, fit the memory that is free once the model is loaded; with
     guidance, and with the queries, keys, values and outputs that live transfer holds beside the model's own."""
     shape = signature(model)
-    tokens = math.prod(samples.shape[2:]) // 4  # Wan's patches are 1 x 2 x 2
+    tokens = grid(model, samples).tokens
     held = 4 * 2 * tokens * shape.heads * shape.head_dim * comfy.model_management.dtype_size(model.model_dtype())
     one = model.memory_required([2, *samples.shape[1:]]) + held
     to_load = max(0, model.model_size() - model.loaded_size())

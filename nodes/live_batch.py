@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .packed import is_packed, packed, repeated
+
 
 def batch(prompts: list[list[Any]], latent: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Join prompts and repeat a latent.
@@ -53,7 +55,7 @@ def other_inputs(
     wrong = []
     if not any(isinstance(prompt, Tensor) and _same(prompt, own) for prompt in prompts):
         wrong.append("positive")
-    expected = latent["samples"]
+    expected = packed(latent["samples"])
     if sampled.shape != expected.shape or not torch.equal(sampled.float().cpu(), expected.float().cpu()):
         wrong.append("latent")
     if not wrong:
@@ -63,12 +65,14 @@ def other_inputs(
 
 def _repeated(latent: dict[str, Any], count: int) -> dict[str, Any]:
     samples = latent["samples"]
-    if len(samples) != 1:
-        raise ValueError(f"The latent holds {len(samples)} videos; live transfer repeats one. Use a batch size of 1.")
+    if len(packed(samples)) != 1:
+        raise ValueError(
+            f"The latent holds {len(packed(samples))} videos; live transfer repeats one. Use a batch size of 1."
+        )
     index = latent.get("batch_index", [0])[0]
-    repeated = latent | {"samples": samples.repeat(count, *[1] * (samples.dim() - 1)), "batch_index": [index] * count}
+    found = latent | {"samples": repeated(samples, count), "batch_index": [index] * count}
     mask = latent.get("noise_mask")
-    return repeated if mask is None else repeated | {"noise_mask": mask[:1].repeat(count, *[1] * (mask.dim() - 1))}
+    return found if mask is None else found | {"noise_mask": repeated(mask if is_packed(mask) else mask[:1], count)}
 
 
 def _name(n: int) -> str:

@@ -26,6 +26,7 @@ from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.sinks.observer import SinkObserver
 from ..vdit_core.sinks.record import SinkRecord
 from .outcomes import Telling, tell_outcome
+from .packed import packed
 
 _ANEW = (
     "Connect `latent` to the sampler whose model comes from the same Record Attention, and queue again: the next run "
@@ -209,5 +210,5 @@ def _running_prompt() -> str | None:
 def _fingerprint(samples: Tensor) -> str:
     """SHA-256 of a latent as samplers hand it on, in the type that ComfyUI keeps between nodes."""
     dtype = getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
-    values = samples.detach().to("cpu", dtype).contiguous()
+    values = packed(samples).detach().to("cpu", dtype).contiguous()
     return hashlib.sha256(values.view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -16,6 +16,7 @@ from ..vdit_core.call import Interceptor
 from ..vdit_core.hosts.comfy import attach
 from . import progress
 from .live_batch import batch
+from .packed import need_video_alone
 
 _EDGE = 320  # px of a scored video's longer side: enough to see where things are, and many videos fit the memory
 
@@ -68,6 +69,9 @@ class Sampling:
     cfg: float
     sampler_name: str
     scheduler: str
+
+    def __post_init__(self) -> None:
+        need_video_alone(self.latent["samples"])
 
     def sample(self, editor: Interceptor | None = None, count: int = 1) -> Tensor:
         """The latents of so many videos in one batch, with an editor or observer on the model.

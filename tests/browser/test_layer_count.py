@@ -58,6 +58,7 @@ def test_the_count_follows_the_connections(comfy, mask, live):
         ("Wan2.1-14b-Q4_K_M.gguf", 40),
         ("hunyuan_video_t2v_720p_bf16.safetensors", 60),
         ("hunyuanvideo1.5_720p_t2v_fp16.safetensors", 54),
+        ("wan2.1_vace_14B_fp16.safetensors", 48),
         ("mochi_preview_bf16.safetensors", 48),
         ("ltx-video-2b-v0.9.5.safetensors", 28),
         ("ltx-2-19b-dev-fp8.safetensors", 48),

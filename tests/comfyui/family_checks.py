@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import inside
@@ -17,6 +18,8 @@ import comfy.model_management
 import comfy.nested_tensor
 import comfy.sample
 import torch
+from pack.nodes.live_batch import batch, other_inputs
+from pack.nodes.recording import Recording
 from pack.vdit_core.call import Interceptor
 from pack.vdit_core.maps.observer import MapObserver, from_store
 from pack.vdit_core.recording.recorder import Recorder
@@ -65,23 +68,28 @@ class Tried:
         tokens = [random(1, 6, self.text, seed=seed) if seed else torch.zeros(1, 6, self.text) for seed in seeds]
         return [[torch.cat(tokens), self.more()]]
 
+    def empty(self, videos: int = 1) -> Any:
+        """A latent of nothing, nested where it is of several streams."""
+        streams = [torch.zeros(videos, *one) for one in (self.size, *self.beside)]
+        return comfy.nested_tensor.NestedTensor(streams) if self.beside else streams[0]
+
     def sample(self, *interceptors: Interceptor, seeds: tuple[int, ...] = (1,), steps: int = 2) -> torch.Tensor:
         """The video's latents."""
         patched = self.model
         for one in interceptors:
             patched = host.attach(patched, one, required=True)
-        noise = random(1, *self.size, seed=7).repeat(len(seeds), *[1] * len(self.size))
-        empty = torch.zeros_like(noise)
-        if self.beside:
-            others = [random(1, *one).repeat(len(seeds), *[1] * len(one)) for one in self.beside]
-            noise = comfy.nested_tensor.NestedTensor((noise, *others))
-            empty = comfy.nested_tensor.NestedTensor((empty, *map(torch.zeros_like, others)))
+        streams = [random(1, *one, seed=7).repeat(len(seeds), *[1] * len(one)) for one in (self.size, *self.beside)]
+        noise = comfy.nested_tensor.NestedTensor(streams) if self.beside else streams[0]
         found = comfy.sample.sample(
-            patched, noise, steps, self.cfg, "euler", "simple", self.prompt(*seeds), self.prompt(0), empty,
-            disable_pbar=True, seed=7,
+            patched, noise, steps, self.cfg, "euler", "simple", self.prompt(*seeds), self.prompt(0),
+            self.empty(len(seeds)), disable_pbar=True, seed=7,
         )  # fmt: skip
         comfy.model_management.unload_all_models()  # or each further run looks for garbage first
         return found.unbind()[0] if self.beside else found
+
+
+def of_vace(network: Any) -> list:
+    return [(block.self_attn.o, slice(None)) for block in (*network.blocks, *network.vace_blocks)]
 
 
 def of_hunyuan(network: Any) -> list:
@@ -110,12 +118,12 @@ def seen() -> dict[str, Any]:
 FAMILIES: dict[str, Any] = {
     "Wan T2V": Tried(tiny),
     "Wan VACE": Tried(
-        lambda: tiny(wan.VaceWanModel, model_type="vace", vace_layers=1, vace_in_dim=96),
+        lambda: tiny(wan.VaceWanModel, model_type="vace", vace_layers=1, vace_in_dim=96), of_vace,
         more=lambda: {"vace_frames": [random(1, 32, 2, 8, 8)], "vace_mask": [random(1, 64, 2, 8, 8)],
                       "vace_strength": [1.0]},
     ),
     "Wan VACE, two controls": Tried(
-        lambda: tiny(wan.VaceWanModel, model_type="vace", vace_layers=2, vace_in_dim=96),
+        lambda: tiny(wan.VaceWanModel, model_type="vace", vace_layers=2, vace_in_dim=96), of_vace,
         more=lambda: {"vace_frames": [random(1, 32, 2, 8, 8)] * 2, "vace_mask": [random(1, 64, 2, 8, 8)] * 2,
                       "vace_strength": [1.0, 0.5]},
     ),
@@ -197,10 +205,15 @@ def check_what_is_seen_is_the_self_attention(tried):
     """The reference: what each block's self-attention hands to its output projection."""
     stock, given = tried.sample(), []
     places = tried.outputs(tried.model.model.diffusion_model)
-    hooks = [
-        module.register_forward_pre_hook(lambda module, args, part=part: given.append(args[0][..., part].clone()))
-        for module, part in places
-    ]
+
+    def note(layer, part):
+        def hook(module, args):
+            if not given or given[-1][0] != layer:  # of VACE's several controls the first one is served
+                given.append((layer, args[0][..., part].clone()))
+
+        return hook
+
+    hooks = [module.register_forward_pre_hook(note(n, part)) for n, (module, part) in enumerate(places)]
     seen = Seen()
     try:
         assert torch.equal(tried.sample(seen), stock)
@@ -209,9 +222,10 @@ def check_what_is_seen_is_the_self_attention(tried):
             hook.remove()
     assert stock.isfinite().all()
     assert len(seen.calls) == len(given) == len(places) * 2
-    assert [call.site.layer for call in seen.calls] == list(range(len(places))) * 2
+    assert [call.site.layer for call in seen.calls] == [layer for layer, _ in given]
+    assert sorted(call.site.layer for call in seen.calls) == sorted([*range(len(places))] * 2)
     assert seen.run.model.layers == len(places)
-    for call, output in zip(seen.calls, given, strict=True):
+    for call, (_, output) in zip(seen.calls, given, strict=True):
         assert call.q.shape[2] == call.site.run.grid.tokens == seen.run.grid.tokens
         found = call.of_grid(plain(call)).transpose(1, 2).flatten(2)
         tokens = found.shape[1]
@@ -303,6 +317,30 @@ def check_a_sink_that_is_masked_is_seen_by_nobody(tried):
     found, expected = tried.sample(control, steps=1), tried.sample(WithoutKey(3), steps=1)
     assert not torch.equal(found, stock)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+OF_NODES = {"Wan T2V": "Wan T2V", "LTX-2": "LTX-2", "HunyuanVideo": "HunyuanVideo"}
+
+
+@cases(OF_NODES)
+def check_recording_and_live_batch_take_its_latents(name):
+    """What the nodes do with a latent: of LTX-2 it is of video and audio."""
+    tried = FAMILIES[name]
+    latent = {"samples": tried.empty()}
+    positive, repeated = batch([tried.prompt(2), tried.prompt(1)], latent)
+    noise = comfy.sample.prepare_noise(repeated["samples"], 7, repeated["batch_index"])
+    assert all(torch.equal(x[0], x[1]) for x in (noise.unbind() if tried.beside else [noise]))
+    recording, transfer, wrong = Recording(Recorder()), LiveTransfer(), []
+    model = host.attach(tried.model, recording.recorder, recording.ended)
+    check = partial(other_inputs, positive, repeated)
+    model = host.attach(model, transfer, check=lambda *given: wrong.append(check(*given)))
+    found = comfy.sample.sample(
+        model, noise, 2, tried.cfg, "euler", "simple", positive, tried.prompt(0), repeated["samples"],
+        disable_pbar=True, seed=7,
+    )  # fmt: skip
+    assert wrong == [None]
+    assert transfer.report.replaced == transfer.report.expected > 0
+    assert len(recording.claim(found).store) == transfer.report.expected
 
 
 METHODS = {"exact top-k": "exact top-k", "block top-k": "block top-k", "window": "window", "radial": "radial"}

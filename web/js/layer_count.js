@@ -21,6 +21,8 @@ const NAMES = [
   [/cosmos.?predict2.*2b/i, { layers: 28, kinds: [] }],
   [/kandinsky5.*pro/i, { layers: 60, kinds: [] }],
   [/kandinsky5.*lite/i, { layers: 32, kinds: [] }],
+  [/vace.*14b(?![a-z])/i, { layers: 48, kinds: [["main", 40], ["vace", 8]] }],
+  [/vace.*1[._]3b(?![a-z])/i, { layers: 45, kinds: [["main", 30], ["vace", 15]] }],
   // Wan's sizes; not the 5B of "1.5B", nor "14bit".
   [/(?<!\d\.?)14b(?![a-z])/i, { layers: 40, kinds: [] }],
   [/(?<!\d\.?)1[._]3b(?![a-z])/i, { layers: 30, kinds: [] }],

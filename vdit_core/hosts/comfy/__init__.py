@@ -1,4 +1,4 @@
-"""The ComfyUI host: interceptors on the self-attention of a Wan MODEL.
+"""The ComfyUI host: interceptors on the self-attention of a video MODEL.
 
     model = attach(model, interceptor)
 
@@ -7,8 +7,8 @@ OUTER_SAMPLE opens a session for each sampling run and closes it however the run
 override into the options of each model call, outermost, and hands what is not ours to the override that was there.
 """
 
-from .attach import attach, signature
+from .attach import attach, grid, signature
 from .errors import HostError, NotReached
 from .outcome import Outcome
 
-__all__ = ["HostError", "NotReached", "Outcome", "attach", "signature"]
+__all__ = ["HostError", "NotReached", "Outcome", "attach", "grid", "signature"]

@@ -9,9 +9,9 @@ from typing import Any
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...call import Interceptor, ModelSignature
+from ...call import Interceptor, ModelSignature, TokenGrid
 from .errors import HostError
-from .models import family_of, network_of, unknown
+from .models import Family, family_of, network_of, unknown
 from .outcome import Outcome
 from .override import Override, override_for
 from .samplers import with_one_noise
@@ -74,11 +74,27 @@ def signature(model: Any) -> ModelSignature:
     Raises:
         HostError: if its tokens are not known, with the models that are.
     """
+    network, family = _known(model)
+    return family.signature_of(network)
+
+
+def grid(model: Any, samples: Tensor) -> TokenGrid:
+    """How the tokens of a video lie, without what prompts may add. samples: its latents, (videos, channels, frames,
+    height, width).
+
+    Raises:
+        HostError: as `signature`.
+    """
+    network, family = _known(model)
+    return family.grid_of(network, samples, {})
+
+
+def _known(model: Any) -> tuple[Any, Family]:
     network = network_of(model)
     family, reason = family_of(network), unknown(network)
     if family is None or reason is not None:
         raise HostError(f"{reason}.")
-    return family.signature_of(network)
+    return network, family
 
 
 def _sample(

@@ -72,8 +72,13 @@ class Family:
         """
         return TokenGrid(*patches(x, network.patch_size))
 
+    def kinds_of(self, network: Any) -> tuple[tuple[str, str], ...]:
+        """`blocks`, of a network that may have other ones."""
+        return self.blocks
+
     def layer_told(self, options: Mapping[str, Any], counts: Mapping[str, int]) -> int | None:
-        """The layer that the network tells in the transformer options of an attention call; None if it tells none.
+        """The layer that the network tells in the transformer options of an attention call; None if it tells none, or
+        another block may have told the same. Then the module that calls attention says which it is.
 
         counts: of each kind, how many blocks there are.
         """
@@ -88,7 +93,7 @@ class Family:
                 getattr(block, self.self_attention) if self.self_attention else block,
                 getattr(block, self.cross_attention, None) if self.cross_attention else None,
             )
-            for kind, attribute in self.blocks
+            for kind, attribute in self.kinds_of(network)
             for block in getattr(network, attribute)
         )
         callers = {id(block.cross_attention): (layer, False) for layer, block in enumerate(blocks)}
@@ -104,7 +109,7 @@ class Family:
 
     def _counts(self, network: Any) -> dict[str, int]:
         """A kind of which a network has none does not count."""
-        counts = {kind: len(getattr(network, attribute)) for kind, attribute in self.blocks}
+        counts = {kind: len(getattr(network, attribute)) for kind, attribute in self.kinds_of(network)}
         return {kind: count for kind, count in counts.items() if count}
 
 

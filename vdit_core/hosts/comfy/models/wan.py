@@ -32,10 +32,10 @@ _SCAIL = (" scail", " scail2")
 class Wan(Family):
     """Wan: which of its networks lay out their tokens in a known way, and how.
 
-    T2V, I2V, first-last-frame and 5B are one class. VACE runs blocks of its own beside the main ones and gives them the
-    main block's index: the main block's self-attention comes first, so the other calls of an index are not its own.
-    Camera and Animate add their conditions to the patches. HuMo and S2V put a reference, and S2V earlier frames, behind
-    the grid; SCAIL puts its reference before the grid and the poses behind it.
+    T2V, I2V, first-last-frame and 5B are one class. VACE runs blocks of its own between the main ones, with the main
+    block's index; they are counted behind the main ones. Of several controls, which run through them one after the
+    other, the first is served. Camera and Animate add their conditions to the patches. HuMo and S2V put a reference,
+    and S2V earlier frames, behind the grid; SCAIL puts its reference before the grid and the poses behind it.
     """
 
     name = "Wan2.1 and Wan2.2 (T2V, I2V, first-last-frame, 5B, VACE, Camera, Animate, HuMo, S2V, SCAIL)"
@@ -50,6 +50,12 @@ class Wan(Family):
 
     def kind_of(self, network: Any) -> str:
         return f"wan {network.model_type}{_beside(network)} {network.in_dim} -> {network.out_dim}"
+
+    def kinds_of(self, network: Any) -> tuple[tuple[str, str], ...]:
+        return (("main", "blocks"), ("vace", "vace_blocks")) if _beside(network) == " vace" else self.blocks
+
+    def layer_told(self, options: Mapping[str, Any], counts: Mapping[str, int]) -> int | None:
+        return None if "vace" in counts else options.get("block_index")
 
     def grid_of(self, network: Any, x: Tensor, conds: Mapping[str, Any]) -> TokenGrid:
         size, kind = network.patch_size, _beside(network)
