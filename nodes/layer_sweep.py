@@ -20,7 +20,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vdit_core import outcome
-from ..vdit_core.hosts.comfy import attach, grid, signature
+from ..vdit_core.hosts.comfy import attach, fills_text, grid, signature
 from ..vdit_core.hosts.comfy.samplers import with_one_noise
 from ..vdit_core.selection import Indices
 from ..vdit_core.sweep.checkpoint import SweepFolder, fingerprint
@@ -156,7 +156,7 @@ class LayerSweep(io.ComfyNode):
         videos = Sampling(model, target, negative, vae, latent, seed, steps, cfg, sampler_name, scheduler)
 
         def sample(prompts: Sequence[str], transfer: LiveTransfer) -> Tensor:
-            positive, repeated = batch([conditionings[prompt] for prompt in prompts], latent)
+            positive, repeated = batch([conditionings[prompt] for prompt in prompts], latent, fills_text(model))
             patched = attach(attach(model, Steps(told.step)), transfer, required=True)
             found = videos.run(patched, positive, repeated)
             told.batch_done()

@@ -11,19 +11,20 @@ from torch import Tensor
 from .packed import is_packed, packed, repeated
 
 
-def batch(prompts: list[list[Any]], latent: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def batch(prompts: list[list[Any]], latent: dict[str, Any], fill: bool = True) -> tuple[list[Any], dict[str, Any]]:
     """Join prompts and repeat a latent.
 
     Args:
         prompts: ComfyUI conditionings of one entry each, [[context (1, length, width), options]].
-        latent: a LATENT of one item.
+        latent: a LATENT of one item. fill: whether shorter prompts may be filled with zeros (`fills_text`).
 
     Returns:
         A conditioning whose context is (prompts, length, width), shorter ones filled with zeros as Wan fills its text,
         and a LATENT with `batch_index` all 0, by which ComfyUI gives each item the noise of the first.
 
     Raises:
-        ValueError: naming the prompt with several entries or other options, or a latent of several items.
+        ValueError: naming the prompt with several entries, other options or another length, or a latent of several
+            items.
     """
     for n, prompt in enumerate(prompts):
         if len(prompt) != 1 or len(prompt[0][0]) != 1:
@@ -38,17 +39,28 @@ def batch(prompts: list[list[Any]], latent: dict[str, Any]) -> tuple[list[Any], 
             )
     contexts = [prompt[0][0] for prompt in prompts]
     length = max(context.shape[1] for context in contexts)
+    if not fill and any(context.shape[1] != length for context in contexts):
+        lengths = " and ".join(str(context.shape[1]) for context in contexts)
+        raise ValueError(
+            f"The prompts are {lengths} tokens long, and this model takes prompts of one length in a batch. Write them "
+            "equally long, or use Record Attention and Transfer Attention, which sample one video after the other."
+        )
     joined = torch.cat([F.pad(context, (0, 0, 0, length - context.shape[1])) for context in contexts])
     return [[joined, dict(prompts[0][0][1])]], _repeated(latent, len(prompts))
 
 
 def other_inputs(
-    positive: list[Any], latent: dict[str, Any], given: dict[str, list[dict[str, Any]]], sampled: Tensor
+    positive: list[Any],
+    latent: dict[str, Any],
+    given: dict[str, list[dict[str, Any]]],
+    sampled: Tensor,
+    noise: Tensor,
 ) -> str | None:
     """What of a joined conditioning and a repeated latent is not what the sampler was given; None if it was given both.
 
     Args:
-        positive, latent: as `batch` made them. given: the guider's conditionings by kind. sampled: its latent.
+        positive, latent: as `batch` made them. given: the guider's conditionings by kind. sampled: its latent. noise:
+            what is added to that; nothing where a sampler goes on from another one's latent, as a second expert does.
     """
     own = positive[0][0]
     prompts = [entry.get("cross_attn") for entry in given.get("positive") or ()]
@@ -56,7 +68,8 @@ def other_inputs(
     if not any(isinstance(prompt, Tensor) and _same(prompt, own) for prompt in prompts):
         wrong.append("positive")
     expected = packed(latent["samples"])
-    if sampled.shape != expected.shape or not torch.equal(sampled.float().cpu(), expected.float().cpu()):
+    goes_on = not bool(noise.any())
+    if sampled.shape != expected.shape or not (goes_on or torch.equal(sampled.float().cpu(), expected.float().cpu())):
         wrong.append("latent")
     if not wrong:
         return None

@@ -114,7 +114,7 @@ def attach_and_tell(
     interceptor: Interceptor,
     telling: Telling,
     did: Callable[[], Verdict],
-    check: Callable[[dict[str, Any], Any], str | None] | None = None,
+    check: Callable[[dict[str, Any], Any, Any], str | None] | None = None,
 ) -> Any:
     """The model with an editor that tells after each run what it did, or why it could not."""
 

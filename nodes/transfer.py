@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vdit_core.hosts.comfy import fills_text
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.selection import Indices, LayerMask
 from ..vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
@@ -173,7 +174,7 @@ class LiveTransferNode(_TransferNode):
         **more: list[Any] | None,
     ) -> io.NodeOutput:
         targets = [target, *(further for _, further in sorted(more.items()) if further is not None)]
-        positive, latents = batch([source, *targets], latent)
+        positive, latents = batch([source, *targets], latent, fills_text(model))
         transfer = LiveTransfer(_where(mask, steps, strength, branches, heads))
         telling = Telling(cls.hidden.unique_id, "Live Transfer")
         patched = attach_and_tell(

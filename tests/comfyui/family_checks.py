@@ -10,7 +10,7 @@ from typing import Any
 
 import inside
 import tiny_models
-from inside import cases, host, tiny, wan
+from inside import cases, host, raised_by, tiny, wan
 from plain_attention import BruteForce, ByHand, Seen, WithoutKey, plain
 
 # isort: split
@@ -341,6 +341,17 @@ def check_recording_and_live_batch_take_its_latents(name):
     assert wrong == [None]
     assert transfer.report.replaced == transfer.report.expected > 0
     assert len(recording.claim(found).store) == transfer.report.expected
+
+
+@cases(FAMILIES)
+def check_prompts_of_two_lengths_are_one_batch_only_where_zeros_change_nothing(tried):
+    """Only then a prompt in a batch gives what it gives alone."""
+    longer = [[torch.cat([tried.prompt(2)[0][0], random(1, 2, tried.text)], dim=1), {}]]
+    shorter = [[tried.prompt(1)[0][0], {}]]
+    latent, fill = {"samples": tried.empty()}, host.fills_text(tried.model)
+    assert fill == tried.model.model.diffusion_model.__class__.__module__.startswith("comfy.ldm.wan.")
+    error = raised_by(batch, [longer, shorter], latent, fill)
+    assert (error is None) if fill else ("8 and 6 tokens long" in str(error)), error
 
 
 METHODS = {"exact top-k": "exact top-k", "block top-k": "block top-k", "window": "window", "radial": "radial"}

@@ -116,9 +116,9 @@ def made(make: Callable[[], Any]) -> Any:
 class Tried:
     """A pipeline to try.
 
-    prompt: seed -> what it is given of a prompt. more: what else. branches: what is computed; told: whether `attach` has to
-    be given it. batches: whether the pipeline computes several videos together. where: a block's attention. noise: the
-    shape of the latents to begin with, where a generator for each video will not do.
+    prompt: seed -> what it is given of a prompt. more: what else. branches: what is computed; told: whether `attach`
+    has to be given it. batches: whether the pipeline computes several videos together. where: a block's attention.
+    noise: the shape of the latents to begin with, where a generator for each video will not do.
     """
 
     make: Callable[[], Any]

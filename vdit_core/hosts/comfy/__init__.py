@@ -7,8 +7,8 @@ OUTER_SAMPLE opens a session for each sampling run and closes it however the run
 override into the options of each model call, outermost, and hands what is not ours to the override that was there.
 """
 
-from .attach import attach, grid, signature
+from .attach import attach, fills_text, grid, signature
 from .errors import HostError, NotReached
 from .outcome import Outcome
 
-__all__ = ["HostError", "NotReached", "Outcome", "attach", "grid", "signature"]
+__all__ = ["HostError", "NotReached", "Outcome", "attach", "fills_text", "grid", "signature"]

@@ -22,8 +22,8 @@ _OVERRIDE = "optimized_attention_override"
 
 OnEnd = Callable[[Outcome], None]
 OnMissed = Callable[[str], None]
-#: guider's conditionings, latent -> what is wrong with them, or None.
-Check = Callable[[dict[str, Any], Tensor], str | None]
+#: guider's conditionings, latent, the noise that is added to it -> what is wrong with them, or None.
+Check = Callable[[dict[str, Any], Tensor, Tensor], str | None]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def attach(
         on_end: called after each sampling run, after the interceptor's own `end`.
         on_missed: called after the first model call of a run, if self-attention could not be reached; with the reason.
         required: whether the run is of no use without the interceptor. It then ends there with an error.
-        check: called when a run begins, with the guider's conditionings and the latent: what the sampler was given.
+        check: called when a run begins, with the guider's conditionings, the latent and the noise: what the sampler was
+            given.
 
     Raises (from the sampler):
         NotReached: if `required` and the model's self-attention does not come by.
@@ -87,6 +88,13 @@ def grid(model: Any, samples: Tensor) -> TokenGrid:
     """
     network, family = _known(model)
     return family.grid_of(network, samples, {})
+
+
+def fills_text(model: Any) -> bool:
+    """Whether prompts of several lengths can be one batch: zeros behind a shorter one change nothing. True for a model
+    that is not known, which is left as it is."""
+    family = family_of(network_of(model))
+    return family is None or family.fills_text
 
 
 def _known(model: Any) -> tuple[Any, Family]:

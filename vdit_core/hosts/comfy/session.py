@@ -235,7 +235,7 @@ class Session:
         if abs(sigma - 1) < _SAME and abs(self.sigmas[0] - 1) < _SAME and x.shape[1:] == self.noise.shape[1:]:
             start = x[:samples]  # what the sampler really begins with, whoever drew it
         for n, each in enumerate(self.attached):
-            if each.check is not None and (wrong := each.check(self.guider.conds, self.latent)) is not None:
+            if each.check is not None and (wrong := each.check(self.guider.conds, self.latent, self.noise)) is not None:
                 self._checks[n] = wrong
         return Run(
             self.family.signature_of(self.network),

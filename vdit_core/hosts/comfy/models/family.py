@@ -42,7 +42,8 @@ class Family:
     name: in messages. networks: the classes of ComfyUI that it serves, by their full names; a subclass is none of them.
     unreachable: classes whose attention cannot be served, and why. blocks: each kind, and what the network calls its
     list of blocks, in the order of the forward pass. self_attention, cross_attention: names of a block's parts, "" for
-    the block itself. text: where the prompt's tokens stand if they attend together with the grid's, else "".
+    the block itself. fills_text: whether its prompts are filled with zeros anyway, so that more of them change nothing.
+    text: where the prompt's tokens stand if they attend together with the grid's, else "".
     """
 
     name: ClassVar[str]
@@ -52,6 +53,7 @@ class Family:
     self_attention: ClassVar[str] = "self_attn"
     cross_attention: ClassVar[str] = "cross_attn"
     text: ClassVar[Literal["", "before", "behind"]] = ""
+    fills_text: ClassVar[bool] = False
 
     def why_not(self, network: Any) -> str | None:
         """What speaks against a network of these classes, such as that it makes pictures; None if nothing does."""

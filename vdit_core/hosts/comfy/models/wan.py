@@ -40,6 +40,7 @@ class Wan(Family):
 
     name = "Wan2.1 and Wan2.2 (T2V, I2V, first-last-frame, 5B, VACE, Camera, Animate, HuMo, S2V, SCAIL)"
     networks = tuple(_BESIDE)
+    fills_text = True
     unreachable = (
         (_CAUSAL, "its causal attention keeps keys of its own, and its calls do not tell ComfyUI's hook of themselves"),
         (_SPLIT, "it computes the attention of each frame in several calls"),
