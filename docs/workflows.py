@@ -1,0 +1,368 @@
+"""Writes the example workflows of models whose weights are not shipped: python docs/workflows.py [NUMBER ...].
+
+A ComfyUI with this pack must run at port 8188: it tells the inputs and outputs of every node. Loaders, samplers, steps
+and sizes are those of ComfyUI's own templates for these models.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from workflow_graph import NODES, Node, Workflow, files_of
+
+FOLDER = Path(__file__).parents[1] / "example_workflows"
+SOURCE, TARGET = "A car is driving on the highway", "A car is driving on the highway in the winter"
+
+
+def negative_text() -> str:
+    """What ComfyUI's templates of Wan say against a poor picture, from an example that has it."""
+    nodes = json.loads((FOLDER / "4 Live transfer - Wan2.1 T2V 1.3B.json").read_text(encoding="utf-8"))["nodes"]
+    return next(node["widgets_values"][0] for node in nodes if node.get("title") == "Negative prompt")
+
+
+def prompts(flow: Workflow, clip: Node, target: str = TARGET) -> tuple[Node, Node, Node]:
+    """Source, target and negative prompt."""
+    source = flow.add("CLIPTextEncode", "Source prompt", "prompt", clip=clip.out(), text=SOURCE)
+    other = flow.add("CLIPTextEncode", "Target prompt", "prompt", clip=clip.out(), text=target)
+    return (
+        source,
+        other,
+        flow.add("CLIPTextEncode", "Negative prompt", "negative", clip=clip.out(), text=negative_text()),
+    )
+
+
+def side_by_side(flow: Workflow, first: Node, second: Node, fps: float, prefix: str) -> list[Node]:
+    """Two clips above each other, saved."""
+    stitch = flow.add("ImageStitch", "source over target", image1=first.out(), image2=second.out(), direction="down",
+                      match_image_size=True, spacing_width=4, spacing_color="white")  # fmt: skip
+    video = flow.add("CreateVideo", images=stitch.out(), fps=fps)
+    save = flow.add("SaveVideo", "Save Video: source, target", video=video.out(), filename_prefix=prefix)
+    return [stitch, video, save]
+
+
+def one_video_each(flow: Workflow, latent: Node, vae: Node) -> tuple[list[Node], list[Node]]:
+    """The two videos of a live transfer's batch, decoded one by one."""
+    picked = [
+        flow.add("LatentFromBatch", f"{n}: {name}", samples=latent.out(), batch_index=n, length=1)
+        for n, name in enumerate(("source", "target"))
+    ]
+    return picked, [flow.add("VAEDecode", samples=one.out(), vae=vae.out()) for one in picked]
+
+
+def wan22_experts(flow: Workflow, kind: str, lora: str | None) -> tuple[list[Node], list[Node]]:
+    """The loaders of both experts, and what to connect: models with their shift."""
+    loaders, models = [], []
+    for part in ("high", "low"):
+        name = f"wan2.2_{kind}_{part}_noise_14B_fp8_scaled.safetensors"
+        loaded = flow.add("UNETLoader", f"{part} noise", unet_name=name)
+        loaders.append(loaded)
+        if lora is not None:
+            file = f"wan2.2_{kind}_lightx2v_4steps_lora_{lora}_{part}_noise.safetensors"
+            loaded = flow.add("LoraLoaderModelOnly", f"{part} noise, 4 steps", model=loaded.out(), lora_name=file)
+            loaders.append(loaded)
+        models.append(flow.add("ModelSamplingSD3", f"{part} noise", model=loaded.out(), shift=5.0))
+    return loaders, models
+
+
+def two_experts(
+    flow: Workflow, models: list[Node], source: Any, target: Any, negative: Any, latent: Any, mask: Node, steps: int,
+    cfg: float,
+) -> tuple[list[Node], list[Node]]:  # fmt: skip
+    """Live transfer in both experts, and their samplers."""
+    lives = [
+        flow.add(
+            "VDiT_LiveTransfer",
+            f"Live Transfer, {part} noise",
+            model=model.out(),
+            source=source,
+            target=target,
+            latent=latent,
+            mask=mask.out(),
+        )
+        for part, model in zip(("high", "low"), models, strict=True)
+    ]
+    common = {"negative": negative, "steps": steps, "cfg": cfg, "sampler_name": "euler", "scheduler": "simple"}
+    first = flow.add("KSamplerAdvanced", "High noise", model=lives[0].out(0), positive=lives[0].out(1),
+                     latent_image=lives[0].out(2), add_noise="enable", noise_seed=1, start_at_step=0,
+                     end_at_step=steps // 2, return_with_leftover_noise="enable", **common)  # fmt: skip
+    second = flow.add("KSamplerAdvanced", "Low noise", model=lives[1].out(0), positive=lives[1].out(1),
+                      latent_image=first.out(), add_noise="disable", noise_seed=0, start_at_step=steps // 2,
+                      end_at_step=10000, return_with_leftover_noise="disable", **common)  # fmt: skip
+    return lives, [first, second]
+
+
+LOOK = (
+    "**Top** source, **bottom** target: the same path and camera, another season.\n\nEach expert has a Live Transfer of "
+    "its own, with the same prompts and the same empty latent; the second sampler goes on from the first one's latent. "
+    "A step selection counts the steps of its own sampler.\n\nIf the target looks too much like the source, lower the "
+    "**strength** or choose fewer layers."
+)
+
+
+def wan22_t2v(number: int, lora: bool) -> Workflow:
+    """Text to video by two experts, in 20 steps or in four with a LoRA."""
+    flow = Workflow(f"{number} Live transfer - Wan2.2 T2V 14B" + (", 4 steps" if lora else ""))
+    loaders, models = wan22_experts(flow, "t2v", "v1.1" if lora else None)
+    clip = flow.add("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
+    vae = flow.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
+    source, target, negative = prompts(flow, clip)
+    size = flow.add("EmptyHunyuanLatentVideo", "Size and length", "setting", width=640, height=640, length=81)
+    mask = flow.add("VDiT_LayerMask")
+    steps, cfg = (4, 1.0) if lora else (20, 3.5)
+    lives, samplers = two_experts(
+        flow, models, source.out(), target.out(), negative.out(), size.out(), mask, steps, cfg
+    )
+    picked, decoded = one_video_each(flow, samplers[1], vae)
+    result = side_by_side(flow, *decoded, 16, "vdit/wan22_live")
+    files = [node.values[key] for node in loaders for key in ("unet_name", "lora_name") if key in node.values]
+    note = flow.note("Read me", "## Two experts, one batch\n\n" + files_of(
+        *files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
+        + "\n\nModels, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template"
+        + (" with its 4-step LoRA: at cfg 1 the negative prompt is not computed." if lora else ".")
+        + "\n\nNothing is stored. The batch holds two videos and needs the memory of two.\n\n"
+        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+    flow.column(*loaders, *models, clip, vae)
+    flow.column(source, target, negative, size, mask)
+    flow.column(*lives)
+    flow.column(*samplers)
+    flow.column(*picked, *decoded)
+    flow.column(*result, width=430)
+    flow.column(note, flow.note("What to look at", LOOK), width=420)
+    return framed(flow, ("Models", 0, 0), ("Prompts, size, layers", 1, 1), ("Source and target in one batch", 2, 3),
+                  ("Result", 4, 5))  # fmt: skip
+
+
+def wan22_i2v(number: int) -> Workflow:
+    """Image to video by two experts, in four steps."""
+    flow = Workflow(f"{number} Live transfer - Wan2.2 I2V 14B, 4 steps")
+    loaders, models = wan22_experts(flow, "i2v", "v1")
+    clip = flow.add("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
+    vae = flow.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
+    source, target, negative = prompts(flow, clip, "A car is driving on the highway, snow begins to fall")
+    start = flow.add("LoadImage", "First frame of both videos", "setting", image="example.png")
+    begun = [
+        flow.add(
+            "WanImageToVideo",
+            title,
+            positive=prompt.out(),
+            negative=negative.out(),
+            vae=vae.out(),
+            start_image=start.out(),
+            width=640,
+            height=640,
+            length=81,
+            batch_size=1,
+        )
+        for title, prompt in (("Source", source), ("Target: the same size", target))
+    ]
+    mask = flow.add("VDiT_LayerMask")
+    first, second = begun
+    lives, samplers = two_experts(
+        flow, models, first.out(0), second.out(0), first.out(1), first.out(2), mask, steps=4, cfg=1.0
+    )
+    picked, decoded = one_video_each(flow, samplers[1], vae)
+    result = side_by_side(flow, *decoded, 16, "vdit/wan22_i2v_live")
+    files = [node.values[key] for node in loaders for key in ("unet_name", "lora_name") if key in node.values]
+    note = flow.note("Read me", "## One picture, two prompts, one motion\n\n" + files_of(
+        *files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
+        + "\n\nModels, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template with its 4-step LoRA. "
+        "For 20 steps take the LoRAs out and set steps 20, cfg 3.5, and 10 as the step where the experts change.\n\n"
+        "Both videos begin with the same picture. Keep both *WanImageToVideo* alike.\n\n"
+        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+    flow.column(*loaders, *models, clip, vae)
+    flow.column(source, target, negative, start)
+    flow.column(*begun, mask)
+    flow.column(*lives)
+    flow.column(*samplers)
+    flow.column(*picked, *decoded)
+    flow.column(*result, width=430)
+    flow.column(note, flow.note("What to look at", LOOK), width=420)
+    return framed(flow, ("Models", 0, 0), ("Prompts, first frame, layers", 1, 2), ("Both in one batch", 3, 4),
+                  ("Result", 5, 6))  # fmt: skip
+
+
+def vace(number: int) -> Workflow:
+    """VACE with a reference."""
+    flow = Workflow(f"{number} Live transfer - Wan2.1 VACE 1.3B")
+    model = flow.add("UNETLoader", unet_name="wan2.1_vace_1.3B_fp16.safetensors")
+    shifted = flow.add("ModelSamplingSD3", model=model.out(), shift=8.0)
+    clip = flow.add("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
+    vae = flow.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
+    source, target, negative = prompts(flow, clip)
+    reference = flow.add("LoadImage", "Reference of both videos", "setting", image="example.png")
+    begun = [
+        flow.add(
+            "WanVaceToVideo",
+            title,
+            positive=prompt.out(),
+            negative=negative.out(),
+            vae=vae.out(),
+            reference_image=reference.out(),
+            width=832,
+            height=480,
+            length=49,
+            batch_size=1,
+            strength=1.0,
+        )
+        for title, prompt in (("Source", source), ("Target: the same size", target))
+    ]
+    mask = flow.add("VDiT_LayerMask", mask="main all")
+    live = flow.add("VDiT_LiveTransfer", model=shifted.out(), source=begun[0].out(0), target=begun[1].out(0),
+                    latent=begun[0].out(2), mask=mask.out())  # fmt: skip
+    sampler = flow.add("KSampler", model=live.out(0), positive=live.out(1), negative=begun[0].out(1),
+                       latent_image=live.out(2), seed=1, steps=20, cfg=6.0, sampler_name="uni_pc", scheduler="simple",
+                       denoise=1.0)  # fmt: skip
+    trimmed = flow.add("TrimVideoLatent", "Without the reference", samples=sampler.out(), trim_amount=begun[0].out(3))
+    picked, decoded = one_video_each(flow, trimmed, vae)
+    result = side_by_side(flow, *decoded, 16, "vdit/vace_live")
+    note = flow.note("Read me", "## VACE: the reference, the control and the attention\n\n" + files_of(
+        "wan2.1_vace_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
+        + "\n\nSampler and shift are those of ComfyUI's own VACE template, without its CausVid LoRA: 20 steps at cfg 6."
+        "\n\nThe mask's **main all** leaves VACE's own blocks alone; **all** takes them too, and **vace all** only "
+        "these.\n\nConnect a control video to both *WanVaceToVideo* alike, if you have one.\n\n"
+        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+    flow.column(model, shifted, clip, vae, note)
+    flow.column(source, target, negative, reference)
+    flow.column(*begun, mask)
+    flow.column(live, sampler, trimmed)
+    flow.column(*picked, *decoded)
+    flow.column(*result, width=430)
+    return framed(flow, ("Prompts, reference, layers", 1, 2), ("Both in one batch", 3, 3), ("Result", 4, 5))
+
+
+def recorded(
+    flow: Workflow, model: Any, layers: str, steps: str, sample: Any, prompts_: tuple[Any, Any]
+) -> tuple[list[Node], list[Node], list[Any]]:
+    """A recorded source and a target with its attention. sample: (name, model, prompt) -> nodes, latent."""
+    record = flow.add("VDiT_RecordAttention", model=model, layers=layers, steps=steps, branches="cond",
+                      quantization="int8", memory_gb=12.0)  # fmt: skip
+    nodes, latent = sample("Source", record.out(0), prompts_[0])
+    finish = flow.add("VDiT_FinishRecording", recorder=record.out(1), latent=latent)
+    transfer = flow.add("VDiT_TransferAttention", model=model, store=finish.out(0), branches="cond")
+    others, other = sample("Target", transfer.out(), prompts_[1])
+    return [record, *nodes, finish], [transfer, *others], [finish.out(1), other]
+
+
+def hunyuan(number: int) -> Workflow:
+    """A recorded source and its target: prompts of several lengths cannot be one batch here."""
+    flow = Workflow(f"{number} Transfer - HunyuanVideo 1.5")
+    model = flow.add("UNETLoader", unet_name="hunyuanvideo1.5_720p_t2v_fp16.safetensors")
+    shifted = flow.add("ModelSamplingSD3", model=model.out(), shift=7.0)
+    clip = flow.add("DualCLIPLoader", clip_name1="qwen_2.5_vl_7b_fp8_scaled.safetensors",
+                    clip_name2="byt5_small_glyphxl_fp16.safetensors", type="hunyuan_video_15")  # fmt: skip
+    vae = flow.add("VAELoader", vae_name="hunyuanvideo15_vae_fp16.safetensors")
+    source, target, negative = prompts(flow, clip)
+    negative.values["text"] = ""
+    size = flow.add("EmptyHunyuanVideo15Latent", "Size and length", "setting", width=848, height=480, length=81)
+    noise = flow.add("RandomNoise", "Seed of both", "setting", noise_seed=1)
+    euler = flow.add("KSamplerSelect", sampler_name="euler")
+    sigmas = flow.add("BasicScheduler", model=shifted.out(), scheduler="simple", steps=20, denoise=1.0)
+
+    def sample(name: str, patched: Any, prompt: Any) -> tuple[list[Node], Any]:
+        guider = flow.add("CFGGuider", name, model=patched, positive=prompt, negative=negative.out(), cfg=6.0)
+        sampler = flow.add("SamplerCustomAdvanced", name, noise=noise.out(), guider=guider.out(), sampler=euler.out(),
+                           sigmas=sigmas.out(), latent_image=size.out())  # fmt: skip
+        return [guider, sampler], sampler.out()
+
+    first, second, latents = recorded(flow, shifted.out(), "0-53/9", "0%-50%", sample, (source.out(), target.out()))
+    decoded = [flow.add("VAEDecode", name, samples=latent, vae=vae.out())
+               for name, latent in zip(("source", "target"), latents, strict=True)]  # fmt: skip
+    result = side_by_side(flow, *decoded, 24, "vdit/hunyuan15")
+    note = flow.note("Read me", "## A joint model: the target's prompt still speaks\n\n" + files_of(
+        "hunyuanvideo1.5_720p_t2v_fp16.safetensors", "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+        "byt5_small_glyphxl_fp16.safetensors", "hunyuanvideo15_vae_fp16.safetensors")
+        + "\n\nSampler, steps, shift and guidance are those of ComfyUI's own HunyuanVideo 1.5 template, the size is "
+        "smaller.\n\nHere text and video attend together. Only the video's queries and keys are recorded and replaced; "
+        "the prompt's own stay.\n\nSix of 54 layers in half the steps as int8 are 8 GiB. Nobody has looked for this "
+        "model's structure layers yet: *Layer Sweep* finds them.\n\n"
+        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+    flow.column(model, shifted, clip, vae, note)
+    flow.column(source, target, negative, size, noise, euler, sigmas)
+    flow.column(*first)
+    flow.column(*second)
+    flow.column(*decoded)
+    flow.column(*result, width=430)
+    return framed(flow, ("Prompts, size, seed", 1, 1), ("Source: recorded", 2, 2), ("Target: with its attention", 3, 3),
+                  ("Result", 4, 5))  # fmt: skip
+
+
+def ltx_2(number: int) -> Workflow:
+    """A recorded source and its target, of video and audio."""
+    flow = Workflow(f"{number} Transfer - LTX-2")
+    checkpoint = "ltx-2-19b-dev-fp8.safetensors"
+    model = flow.add("CheckpointLoaderSimple", ckpt_name=checkpoint)
+    clip = flow.add("LTXAVTextEncoderLoader", text_encoder="gemma_3_12B_it_fp4_mixed.safetensors", ckpt_name=checkpoint)
+    audio_vae = flow.add("LTXVAudioVAELoader", ckpt_name=checkpoint)
+    source, target, negative = prompts(flow, clip)
+    negative.values["text"] = "blurry, low quality, still frame, watermark, subtitles"
+    video = flow.add("EmptyLTXVLatentVideo", "Size and length", "setting", width=768, height=512, length=97)
+    audio = flow.add("LTXVEmptyLatentAudio", "Audio: the same length", "setting", audio_vae=audio_vae.out(),
+                     frames_number=97, frame_rate=25)  # fmt: skip
+    both = flow.add("LTXVConcatAVLatent", video_latent=video.out(), audio_latent=audio.out())
+    noise = flow.add("RandomNoise", "Seed of both", "setting", noise_seed=1)
+    euler = flow.add("KSamplerSelect", sampler_name="euler")
+    sigmas = flow.add("LTXVScheduler", latent=both.out(), steps=20, max_shift=2.05, base_shift=0.95, stretch=True,
+                      terminal=0.1)  # fmt: skip
+
+    def sample(name: str, patched: Any, prompt: Any) -> tuple[list[Node], Any]:
+        paced = flow.add("LTXVConditioning", name, positive=prompt, negative=negative.out(), frame_rate=25.0)
+        guider = flow.add("CFGGuider", name, model=patched, positive=paced.out(0), negative=paced.out(1), cfg=4.0)
+        sampler = flow.add("SamplerCustomAdvanced", name, noise=noise.out(), guider=guider.out(), sampler=euler.out(),
+                           sigmas=sigmas.out(), latent_image=both.out())  # fmt: skip
+        return [paced, guider, sampler], sampler.out()
+
+    first, second, latents = recorded(flow, model.out(), "0-47/3", "0%-50%", sample, (source.out(), target.out()))
+    apart = [flow.add("LTXVSeparateAVLatent", name, av_latent=latent)
+             for name, latent in zip(("source", "target"), latents, strict=True)]  # fmt: skip
+    decoded = [flow.add("VAEDecode", samples=one.out(0), vae=model.out(2)) for one in apart]
+    result = side_by_side(flow, *decoded, 25, "vdit/ltx2")
+    note = flow.note("Read me", "## Video and audio: the video's attention is what is transferred\n\n" + files_of(
+        checkpoint, "gemma_3_12B_it_fp4_mixed.safetensors")
+        + "\n\nSteps and schedule are those of the first stage of ComfyUI's own LTX-2 template, with the sampler euler "
+        "instead of euler_ancestral, and without its upscaling.\n\nSixteen of 48 layers in half the steps as int8 are "
+        "6 GiB. The audio is left alone, and not decoded here.\n\nNobody has looked for this model's structure layers yet.\n\n"
+        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+    flow.column(model, clip, audio_vae, note)
+    flow.column(source, target, negative, video, audio, both, noise)
+    flow.column(euler, sigmas, *first)
+    flow.column(*second)
+    flow.column(*apart, *decoded)
+    flow.column(*result, width=430)
+    return framed(flow, ("Prompts, size, seed", 1, 1), ("Source: recorded", 2, 2), ("Target: with its attention", 3, 3),
+                  ("Result", 4, 5))  # fmt: skip
+
+
+def framed(flow: Workflow, *groups: tuple[str, int, int]) -> Workflow:
+    """The workflow with frames around columns."""
+    for group in groups:
+        flow.group(*group)
+    return flow
+
+
+WORKFLOWS = {
+    14: lambda n: wan22_t2v(n, lora=False),
+    15: lambda n: wan22_t2v(n, lora=True),
+    16: wan22_i2v,
+    17: vace,
+    18: hunyuan,
+    19: ltx_2,
+}
+
+
+def main() -> None:
+    """Write them."""
+    with urllib.request.urlopen("http://127.0.0.1:8188/object_info", timeout=60) as answer:
+        NODES.update(json.load(answer))
+    for number in map(int, sys.argv[1:]) if len(sys.argv) > 1 else WORKFLOWS:
+        flow = WORKFLOWS[number](number)
+        path = FOLDER / f"{flow.name}.json"
+        path.write_text(json.dumps(flow.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(path.name)
+
+
+if __name__ == "__main__":
+    main()
