@@ -31,7 +31,7 @@ COLORS = {"prompt": ("#232", "#353"), "negative": ("#322", "#533"), "setting": (
           "ours": ("#2b2540", "#453a6b"), "note": ("#432", "#653")}  # fmt: skip
 GROUPS = ("#5b9bc0", "#a183d8", "#9a9a9a", "#d3a545")
 #: px: of a column and between two; of a title bar, a slot or widget, and what is below a node.
-WIDTH, GAP, TITLE, ROW, MARGIN = 340, 60, 30, 24, 24
+WIDTH, GAP, TITLE, ROW, MARGIN = 340, 60, 30, 24, 52
 #: px that some nodes need beyond their slots and widgets: a text, a preview, cells.
 TALL = {"CLIPTextEncode": 64, "MarkdownNote": 150, "VDiT_LayerMask": 190, "SaveVideo": 380, "LoadImage": 300,
         "LoadVideo": 300}  # fmt: skip
@@ -90,7 +90,7 @@ class Workflow:
 
     def _height(self, node: Node) -> float:
         if node.kind == "MarkdownNote":
-            return 60 + 21 * sum(1 + len(line) // 46 for line in node.values["text"].splitlines())
+            return 60 + 18 * sum(1 + len(line.split("](")[0]) // 50 for line in node.values["text"].splitlines())
         slots = max(len(_sockets(node.kind)), len(NODES[node.kind]["output"]))
         return 12 + ROW * (slots + len(_widgets(node.kind))) + TALL.get(node.kind, 0)
 

@@ -96,10 +96,10 @@ def two_experts(
 
 
 LOOK = (
-    "**Top** source, **bottom** target: the same path and camera, another season.\n\nEach expert has a Live Transfer of "
-    "its own, with the same prompts and the same empty latent; the second sampler goes on from the first one's latent. "
-    "A step selection counts the steps of its own sampler.\n\nIf the target looks too much like the source, lower the "
-    "**strength** or choose fewer layers."
+    "**Top** source, **bottom** target: the same path and camera, another season.\n\nEach expert has a Live Transfer "
+    "of its own, with the same prompts and the same empty latent; the second sampler goes on from the first one's "
+    "latent. A step selection counts the steps of its own sampler.\n\nIf the target looks too much like the source, "
+    "lower the **strength** or choose fewer layers."
 )
 
 
@@ -263,9 +263,18 @@ def hunyuan(number: int) -> Workflow:
     sigmas = flow.add("BasicScheduler", model=shifted.out(), scheduler="simple", steps=20, denoise=1.0)
 
     def sample(name: str, patched: Any, prompt: Any) -> tuple[list[Node], Any]:
-        guider = flow.add("CFGGuider", name, model=patched, positive=prompt, negative=negative.out(), cfg=6.0)
-        sampler = flow.add("SamplerCustomAdvanced", name, noise=noise.out(), guider=guider.out(), sampler=euler.out(),
-                           sigmas=sigmas.out(), latent_image=size.out())  # fmt: skip
+        guider = flow.add(
+            "CFGGuider", f"{name}: guidance", model=patched, positive=prompt, negative=negative.out(), cfg=6.0
+        )
+        sampler = flow.add(
+            "SamplerCustomAdvanced",
+            f"{name}: sampler",
+            noise=noise.out(),
+            guider=guider.out(),
+            sampler=euler.out(),
+            sigmas=sigmas.out(),
+            latent_image=size.out(),
+        )
         return [guider, sampler], sampler.out()
 
     first, second, latents = recorded(flow, shifted.out(), "0-53/9", "0%-50%", sample, (source.out(), target.out()))
@@ -309,14 +318,25 @@ def ltx_2(number: int) -> Workflow:
                       terminal=0.1)  # fmt: skip
 
     def sample(name: str, patched: Any, prompt: Any) -> tuple[list[Node], Any]:
-        paced = flow.add("LTXVConditioning", name, positive=prompt, negative=negative.out(), frame_rate=25.0)
-        guider = flow.add("CFGGuider", name, model=patched, positive=paced.out(0), negative=paced.out(1), cfg=4.0)
-        sampler = flow.add("SamplerCustomAdvanced", name, noise=noise.out(), guider=guider.out(), sampler=euler.out(),
-                           sigmas=sigmas.out(), latent_image=both.out())  # fmt: skip
+        paced = flow.add(
+            "LTXVConditioning", f"{name}: frame rate", positive=prompt, negative=negative.out(), frame_rate=25.0
+        )
+        guider = flow.add(
+            "CFGGuider", f"{name}: guidance", model=patched, positive=paced.out(0), negative=paced.out(1), cfg=4.0
+        )
+        sampler = flow.add(
+            "SamplerCustomAdvanced",
+            f"{name}: sampler",
+            noise=noise.out(),
+            guider=guider.out(),
+            sampler=euler.out(),
+            sigmas=sigmas.out(),
+            latent_image=both.out(),
+        )
         return [paced, guider, sampler], sampler.out()
 
     first, second, latents = recorded(flow, model.out(), "0-47/3", "0%-50%", sample, (source.out(), target.out()))
-    apart = [flow.add("LTXVSeparateAVLatent", name, av_latent=latent)
+    apart = [flow.add("LTXVSeparateAVLatent", f"{name} without audio", av_latent=latent)
              for name, latent in zip(("source", "target"), latents, strict=True)]  # fmt: skip
     decoded = [flow.add("VAEDecode", samples=one.out(0), vae=model.out(2)) for one in apart]
     result = side_by_side(flow, *decoded, 25, "vdit/ltx2")
@@ -324,7 +344,8 @@ def ltx_2(number: int) -> Workflow:
         checkpoint, "gemma_3_12B_it_fp4_mixed.safetensors")
         + "\n\nSteps and schedule are those of the first stage of ComfyUI's own LTX-2 template, with the sampler euler "
         "instead of euler_ancestral, and without its upscaling.\n\nSixteen of 48 layers in half the steps as int8 are "
-        "6 GiB. The audio is left alone, and not decoded here.\n\nNobody has looked for this model's structure layers yet.\n\n"
+        "6 GiB. The audio is left alone, and not decoded here.\n\nNobody has looked for this model's structure layers "
+        "yet.\n\n"
         "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
     flow.column(model, clip, audio_vae, note)
     flow.column(source, target, negative, video, audio, both, noise)

@@ -15,6 +15,8 @@ from comfyui.installation import PACK
 HELP = PACK / "web" / "docs"
 NAMES = PACK / "locales" / "en" / "nodeDefs.json"
 EXAMPLES = sorted((PACK / "example_workflows").glob("*.json"))
+LOADERS = ("UNETLoader", "CLIPLoader", "VAELoader", "EncoderLoader", "LoraLoaderModelOnly", "CheckpointLoaderSimple")
+FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
 
 #: Made by the page, not by the server.
 VIRTUAL = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
@@ -137,9 +139,12 @@ def test_an_example_has_a_picture_and_says_what_it_is(file):
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_names_where_its_models_are(file):
     for node in example(file)["nodes"]:
-        if node["type"] not in ("UNETLoader", "CLIPLoader", "VAELoader"):
+        files = [value for value in node.get("widgets_values") or () if str(value).endswith(".safetensors")]
+        if not node["type"].endswith(LOADERS):
             continue
-        (model,) = node["properties"]["models"]
-        assert model["name"] == node["widgets_values"][0]
-        assert model["url"].startswith("https://huggingface.co/Comfy-Org/")
-        assert model["directory"] in ("diffusion_models", "text_encoders", "vae")
+        models = {model["name"]: model for model in node["properties"]["models"]}
+        assert sorted(models) == sorted(set(files))
+        for name, model in models.items():
+            assert re.match(r"https://huggingface\.co/(Comfy-Org|Lightricks)/", model["url"])
+            assert name in model["url"]
+            assert model["directory"] in FOLDERS

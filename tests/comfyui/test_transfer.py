@@ -53,6 +53,27 @@ def test_live_equals_stored(server, transferred, stock):
     assert result.reports()["live"] == f"replaced {CALLS} of {CALLS} calls"
 
 
+def test_live_transfer_in_two_experts(server):
+    """As with Wan2.2 14B: the second sampler goes on from the first one's latent, with a Live Transfer of its own."""
+    graph = graphs.live(seed=31, steps=4)
+    whole = server.run(graph).latents["save"]
+    graph["live low"] = {**graph["live"], "inputs": graph["live"]["inputs"] | {"steps": "0%-100%"}}  # or it is one node
+    common = {"noise_seed": 31, "steps": 4, "cfg": graphs.GUIDANCE, "sampler_name": "euler", "scheduler": "simple",
+              "negative": ["nothing", 0]}  # fmt: skip
+    graph["high"] = graphs.node(
+        "KSamplerAdvanced", model=["live", 0], positive=["live", 1], latent_image=["live", 2], add_noise="enable",
+        start_at_step=0, end_at_step=2, return_with_leftover_noise="enable", **common,
+    )  # fmt: skip
+    graph["sample"] = graphs.node(
+        "KSamplerAdvanced", model=["live low", 0], positive=["live low", 1], latent_image=["high", 0],
+        add_noise="disable", start_at_step=2, end_at_step=10_000, return_with_leftover_noise="disable", **common,
+    )  # fmt: skip
+    result = server.run(graph)
+    assert {name: said["level"] for name, said in result.outcomes.items()} == {"live": "done", "live low": "done"}
+    assert result.reports() == dict.fromkeys(("live", "live low"), "replaced 36 of 36 calls")
+    torch.testing.assert_close(result.latents["save"], whole, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("off", [{"strength": 0.0}, {"steps": "none"}, {"heads": "none"}])
 def test_a_transfer_of_nothing_is_stock_bit_for_bit(server, stock, off):
     graph = graphs.transfer()
