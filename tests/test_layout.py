@@ -37,6 +37,18 @@ def test_only_hosts_know_a_host(path):
     assert "vdit_core" not in imports(path), "the pack's folder may have any name: import relatively"
 
 
+def test_only_a_familys_file_names_its_networks():
+    """A new model is a file and a row of a table."""
+    for path in (*SOURCES, *(ROOT / "nodes").glob("*.py")):
+        inside = path.relative_to(ROOT).parts
+        if inside[:4] != ("vdit_core", "hosts", "comfy", "models"):
+            assert "comfy.ldm" not in path.read_text(), path
+    for host in ("comfy", "diffusers"):
+        for path in (ROOT / "vdit_core" / "hosts" / host / "models").glob("*.py"):
+            if path.name not in ("__init__.py", "family.py"):
+                assert len(path.read_text().splitlines()) <= 120, path
+
+
 def test_folders_of_the_core_do_not_import_one_another_in_a_circle():
     core, imported = ROOT / "vdit_core", {}
     for path in SOURCES:

@@ -17,6 +17,10 @@ def describe(findings: Findings) -> str:
     parts = [_found(findings), _limits(findings)]
     if findings.sinks:
         parts += [_where(findings), _kind(findings)]
+    if findings.joint:
+        parts.append(
+            "Text attends together with the video here. All shares are of the attention among the video's tokens."
+        )
     return "\n\n".join([*parts, _language_models(findings)])
 
 

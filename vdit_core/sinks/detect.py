@@ -48,7 +48,8 @@ class Findings:
     peak: the largest mass of a key, as a ratio to uniform. peak_participation: of that key.
     half: how many keys hold half the mass. common: see `MapSinks`.
     frames: (layers, frames), the mass that each frame's keys get, mean over heads.
-    above: by limit, the share of layer-heads with a key above it.
+    above: by limit, the share of layer-heads with a key above it. joint: whether text attended together with the video's
+    tokens, of which all this is.
     """
 
     grid: TokenGrid
@@ -63,6 +64,7 @@ class Findings:
     common: np.ndarray
     frames: np.ndarray
     above: dict[float, float]
+    joint: bool = False
 
     def tokens(self) -> tuple[int, ...]:
         """All tokens that any head sinks attention into, rising."""
@@ -124,6 +126,7 @@ def detect(record: SinkRecord, ratio: float = RATIO, participation: float = PART
         ratio=ratio,
         participation=participation,
         sinks=tuple(sinks),
+        joint=record.run.joint,
         above={limit: float((peak / grid.tokens >= limit).mean()) for limit in LIMITS},
         **{name: np.stack(table) for name, table in tables.items()},
     )

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 class Wan(Family):
     """Wan2.1 and Wan2.2: self-attention of its own.
 
-    Where a transfer replaces a row's map, its own queries and keys are not computed: so Wan's processor is written
-    again here, where other families' are left as they are.
+    Queries and keys of rows whose map a transfer replaces are not computed: so Wan's processor is written again here.
     """
 
     transformers = ("WanTransformer3DModel",)
@@ -78,9 +77,8 @@ class _Processor:
             chosen = getattr(self.stock, "_attention_backend", None)
             return dispatch_attention_fn(*(x.transpose(1, 2) for x in (q, k, v)), backend=chosen).transpose(1, 2)
 
-        output = self.session.chain(AttentionCall(site, q, k, v, backend))
-        output = output.transpose(1, 2).flatten(2, 3).type_as(q)
-        return attn.to_out[1](attn.to_out[0](output))
+        output = self.session.chain(AttentionCall(site, q, k, v, backend)).transpose(1, 2).flatten(2, 3)
+        return attn.to_out[1](attn.to_out[0](output.type_as(q)))
 
 
 def self_attention_inputs(
