@@ -48,8 +48,8 @@ class Findings:
     peak: the largest mass of a key, as a ratio to uniform. peak_participation: of that key.
     half: how many keys hold half the mass. common: see `MapSinks`.
     frames: (layers, frames), the mass that each frame's keys get, mean over heads.
-    above: by limit, the share of layer-heads with a key above it. joint: whether text attended together with the video's
-    tokens, of which all this is.
+    above: by limit, the share of layer-heads with a key above it. joint: whether text attended together with the
+    video's tokens, of which all this is.
     """
 
     grid: TokenGrid
