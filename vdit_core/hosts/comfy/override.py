@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from comfy.ldm.modules import attention
 from torch import Tensor
 
 from ...call import AttentionCall, Site, TokenGrid
@@ -156,7 +157,8 @@ class ContainerOverride(Override):
         place = self._self_attention(q.peek(), k.peek(), arguments)
         site = None if place is None else self.session.site(self._layer, place.grid, q.peek().dtype, self.call)
         # What would have been called is not told: the function by whose name the model calls attention.
-        func = sys.modules[type(self.call.parts.network).__module__].optimized_attention
+        home = sys.modules[type(self.call.parts.network).__module__]
+        func = getattr(home, "optimized_attention", attention.optimized_attention)
         stock = self._stock(func, arguments, of_self=place is not None)
         if place is None or site is None or not self.session.chain.wants(site):
             if self.previous is not None:
