@@ -9,48 +9,10 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
-from pathlib import Path
 from typing import Any
 
-from workflow_graph import NODES, Node, Workflow, files_of
-
-FOLDER = Path(__file__).parents[1] / "example_workflows"
-SOURCE, TARGET = "A car is driving on the highway", "A car is driving on the highway in the winter"
-
-
-def negative_text() -> str:
-    """What ComfyUI's templates of Wan say against a poor picture, from an example that has it."""
-    nodes = json.loads((FOLDER / "4 Live transfer - Wan2.1 T2V 1.3B.json").read_text(encoding="utf-8"))["nodes"]
-    return next(node["widgets_values"][0] for node in nodes if node.get("title") == "Negative prompt")
-
-
-def prompts(flow: Workflow, clip: Node, target: str = TARGET) -> tuple[Node, Node, Node]:
-    """Source, target and negative prompt."""
-    source = flow.add("CLIPTextEncode", "Source prompt", "prompt", clip=clip.out(), text=SOURCE)
-    other = flow.add("CLIPTextEncode", "Target prompt", "prompt", clip=clip.out(), text=target)
-    return (
-        source,
-        other,
-        flow.add("CLIPTextEncode", "Negative prompt", "negative", clip=clip.out(), text=negative_text()),
-    )
-
-
-def side_by_side(flow: Workflow, first: Node, second: Node, fps: float, prefix: str) -> list[Node]:
-    """Two clips above each other, saved."""
-    stitch = flow.add("ImageStitch", "source over target", image1=first.out(), image2=second.out(), direction="down",
-                      match_image_size=True, spacing_width=4, spacing_color="white")  # fmt: skip
-    video = flow.add("CreateVideo", images=stitch.out(), fps=fps)
-    save = flow.add("SaveVideo", "Save Video: source, target", video=video.out(), filename_prefix=prefix)
-    return [stitch, video, save]
-
-
-def one_video_each(flow: Workflow, latent: Node, vae: Node) -> tuple[list[Node], list[Node]]:
-    """The two videos of a live transfer's batch, decoded one by one."""
-    picked = [
-        flow.add("LatentFromBatch", f"{n}: {name}", samples=latent.out(), batch_index=n, length=1)
-        for n, name in enumerate(("source", "target"))
-    ]
-    return picked, [flow.add("VAEDecode", samples=one.out(), vae=vae.out()) for one in picked]
+from workflow_graph import NODES, Node, Workflow
+from workflow_parts import FOLDER, begun, framed, one_video_each, prompts, read_me, recorded, side_by_side
 
 
 def wan22_experts(flow: Workflow, kind: str, lora: str | None) -> tuple[list[Node], list[Node]]:
@@ -119,12 +81,14 @@ def wan22_t2v(number: int, lora: bool) -> Workflow:
     picked, decoded = one_video_each(flow, samplers[1], vae)
     result = side_by_side(flow, *decoded, 16, "vdit/wan22_live")
     files = [node.values[key] for node in loaders for key in ("unet_name", "lora_name") if key in node.values]
-    note = flow.note("Read me", "## Two experts, one batch\n\n" + files_of(
-        *files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
-        + "\n\nModels, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template"
+    note = read_me(
+        flow,
+        "Two experts, one batch",
+        [*files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"],
+        "Models, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template"
         + (" with its 4-step LoRA: at cfg 1 the negative prompt is not computed." if lora else ".")
-        + "\n\nNothing is stored. The batch holds two videos and needs the memory of two.\n\n"
-        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+        + "\n\nNothing is stored. The batch holds two videos and needs the memory of two.",
+    )
     flow.column(*loaders, *models, clip, vae)
     flow.column(source, target, negative, size, mask)
     flow.column(*lives)
@@ -144,38 +108,36 @@ def wan22_i2v(number: int) -> Workflow:
     vae = flow.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
     source, target, negative = prompts(flow, clip, "A car is driving on the highway, snow begins to fall")
     start = flow.add("LoadImage", "First frame of both videos", "setting", image="example.png")
-    begun = [
-        flow.add(
-            "WanImageToVideo",
-            title,
-            positive=prompt.out(),
-            negative=negative.out(),
-            vae=vae.out(),
-            start_image=start.out(),
-            width=640,
-            height=640,
-            length=81,
-            batch_size=1,
-        )
-        for title, prompt in (("Source", source), ("Target: the same size", target))
-    ]
+    first, second = begun(
+        flow,
+        "WanImageToVideo",
+        source,
+        target,
+        negative=negative.out(),
+        vae=vae.out(),
+        start_image=start.out(),
+        width=640,
+        height=640,
+        length=81,
+    )
     mask = flow.add("VDiT_LayerMask")
-    first, second = begun
     lives, samplers = two_experts(
         flow, models, first.out(0), second.out(0), first.out(1), first.out(2), mask, steps=4, cfg=1.0
     )
     picked, decoded = one_video_each(flow, samplers[1], vae)
     result = side_by_side(flow, *decoded, 16, "vdit/wan22_i2v_live")
     files = [node.values[key] for node in loaders for key in ("unet_name", "lora_name") if key in node.values]
-    note = flow.note("Read me", "## One picture, two prompts, one motion\n\n" + files_of(
-        *files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
-        + "\n\nModels, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template with its 4-step LoRA. "
+    note = read_me(
+        flow,
+        "One picture, two prompts, one motion",
+        [*files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"],
+        "Models, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template with its 4-step LoRA. "
         "For 20 steps take the LoRAs out and set steps 20, cfg 3.5, and 10 as the step where the experts change.\n\n"
-        "Both videos begin with the same picture. Keep both *WanImageToVideo* alike.\n\n"
-        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+        "Both videos begin with the same picture. Keep both *WanImageToVideo* alike.",
+    )
     flow.column(*loaders, *models, clip, vae)
     flow.column(source, target, negative, start)
-    flow.column(*begun, mask)
+    flow.column(first, second, mask)
     flow.column(*lives)
     flow.column(*samplers)
     flow.column(*picked, *decoded)
@@ -194,57 +156,43 @@ def vace(number: int) -> Workflow:
     vae = flow.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
     source, target, negative = prompts(flow, clip)
     reference = flow.add("LoadImage", "Reference of both videos", "setting", image="example.png")
-    begun = [
-        flow.add(
-            "WanVaceToVideo",
-            title,
-            positive=prompt.out(),
-            negative=negative.out(),
-            vae=vae.out(),
-            reference_image=reference.out(),
-            width=832,
-            height=480,
-            length=49,
-            batch_size=1,
-            strength=1.0,
-        )
-        for title, prompt in (("Source", source), ("Target: the same size", target))
-    ]
+    first, second = begun(
+        flow,
+        "WanVaceToVideo",
+        source,
+        target,
+        negative=negative.out(),
+        vae=vae.out(),
+        reference_image=reference.out(),
+        width=832,
+        height=480,
+        length=49,
+        strength=1.0,
+    )
     mask = flow.add("VDiT_LayerMask", mask="main all")
-    live = flow.add("VDiT_LiveTransfer", model=shifted.out(), source=begun[0].out(0), target=begun[1].out(0),
-                    latent=begun[0].out(2), mask=mask.out())  # fmt: skip
-    sampler = flow.add("KSampler", model=live.out(0), positive=live.out(1), negative=begun[0].out(1),
+    live = flow.add("VDiT_LiveTransfer", model=shifted.out(), source=first.out(0), target=second.out(0),
+                    latent=first.out(2), mask=mask.out())  # fmt: skip
+    sampler = flow.add("KSampler", model=live.out(0), positive=live.out(1), negative=first.out(1),
                        latent_image=live.out(2), seed=1, steps=20, cfg=6.0, sampler_name="uni_pc", scheduler="simple",
                        denoise=1.0)  # fmt: skip
-    trimmed = flow.add("TrimVideoLatent", "Without the reference", samples=sampler.out(), trim_amount=begun[0].out(3))
+    trimmed = flow.add("TrimVideoLatent", "Without the reference", samples=sampler.out(), trim_amount=first.out(3))
     picked, decoded = one_video_each(flow, trimmed, vae)
     result = side_by_side(flow, *decoded, 16, "vdit/vace_live")
-    note = flow.note("Read me", "## VACE: the reference, the control and the attention\n\n" + files_of(
-        "wan2.1_vace_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
-        + "\n\nSampler and shift are those of ComfyUI's own VACE template, without its CausVid LoRA: 20 steps at cfg 6."
+    note = read_me(
+        flow,
+        "VACE: the reference, the control and the attention",
+        ["wan2.1_vace_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"],
+        "Sampler and shift are those of ComfyUI's own VACE template, without its CausVid LoRA: 20 steps at cfg 6."
         "\n\nThe mask's **main all** leaves VACE's own blocks alone; **all** takes them too, and **vace all** only "
-        "these.\n\nConnect a control video to both *WanVaceToVideo* alike, if you have one.\n\n"
-        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+        "these.\n\nConnect a control video to both *WanVaceToVideo* alike, if you have one.",
+    )
     flow.column(model, shifted, clip, vae, note)
     flow.column(source, target, negative, reference)
-    flow.column(*begun, mask)
+    flow.column(first, second, mask)
     flow.column(live, sampler, trimmed)
     flow.column(*picked, *decoded)
     flow.column(*result, width=430)
     return framed(flow, ("Prompts, reference, layers", 1, 2), ("Both in one batch", 3, 3), ("Result", 4, 5))
-
-
-def recorded(
-    flow: Workflow, model: Any, layers: str, steps: str, sample: Any, prompts_: tuple[Any, Any]
-) -> tuple[list[Node], list[Node], list[Any]]:
-    """A recorded source and a target with its attention. sample: (name, model, prompt) -> nodes, latent."""
-    record = flow.add("VDiT_RecordAttention", model=model, layers=layers, steps=steps, branches="cond",
-                      quantization="int8", memory_gb=12.0)  # fmt: skip
-    nodes, latent = sample("Source", record.out(0), prompts_[0])
-    finish = flow.add("VDiT_FinishRecording", recorder=record.out(1), latent=latent)
-    transfer = flow.add("VDiT_TransferAttention", model=model, store=finish.out(0), branches="cond")
-    others, other = sample("Target", transfer.out(), prompts_[1])
-    return [record, *nodes, finish], [transfer, *others], [finish.out(1), other]
 
 
 def hunyuan(number: int) -> Workflow:
@@ -281,14 +229,20 @@ def hunyuan(number: int) -> Workflow:
     decoded = [flow.add("VAEDecode", name, samples=latent, vae=vae.out())
                for name, latent in zip(("source", "target"), latents, strict=True)]  # fmt: skip
     result = side_by_side(flow, *decoded, 24, "vdit/hunyuan15")
-    note = flow.note("Read me", "## A joint model: the target's prompt still speaks\n\n" + files_of(
-        "hunyuanvideo1.5_720p_t2v_fp16.safetensors", "qwen_2.5_vl_7b_fp8_scaled.safetensors",
-        "byt5_small_glyphxl_fp16.safetensors", "hunyuanvideo15_vae_fp16.safetensors")
-        + "\n\nSampler, steps, shift and guidance are those of ComfyUI's own HunyuanVideo 1.5 template, the size is "
+    note = read_me(
+        flow,
+        "A joint model: the target's prompt still speaks",
+        [
+            "hunyuanvideo1.5_720p_t2v_fp16.safetensors",
+            "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+            "byt5_small_glyphxl_fp16.safetensors",
+            "hunyuanvideo15_vae_fp16.safetensors",
+        ],
+        "Sampler, steps, shift and guidance are those of ComfyUI's own HunyuanVideo 1.5 template, the size is "
         "smaller.\n\nHere text and video attend together. Only the video's queries and keys are recorded and replaced; "
         "the prompt's own stay.\n\nSix of 54 layers in half the steps as int8 are 8 GiB. Nobody has looked for this "
-        "model's structure layers yet: *Layer Sweep* finds them.\n\n"
-        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+        "model's structure layers yet.",
+    )
     flow.column(model, shifted, clip, vae, note)
     flow.column(source, target, negative, size, noise, euler, sigmas)
     flow.column(*first)
@@ -340,13 +294,15 @@ def ltx_2(number: int) -> Workflow:
              for name, latent in zip(("source", "target"), latents, strict=True)]  # fmt: skip
     decoded = [flow.add("VAEDecode", samples=one.out(0), vae=model.out(2)) for one in apart]
     result = side_by_side(flow, *decoded, 25, "vdit/ltx2")
-    note = flow.note("Read me", "## Video and audio: the video's attention is what is transferred\n\n" + files_of(
-        checkpoint, "gemma_3_12B_it_fp4_mixed.safetensors")
-        + "\n\nSteps and schedule are those of the first stage of ComfyUI's own LTX-2 template, with the sampler euler "
+    note = read_me(
+        flow,
+        "Video and audio: the video's attention is what is transferred",
+        [checkpoint, "gemma_3_12B_it_fp4_mixed.safetensors"],
+        "Steps and schedule are those of the first stage of ComfyUI's own LTX-2 template, with the sampler euler "
         "instead of euler_ancestral, and without its upscaling.\n\nSixteen of 48 layers in half the steps as int8 are "
         "6 GiB. The audio is left alone, and not decoded here.\n\nNobody has looked for this model's structure layers "
-        "yet.\n\n"
-        "The picture of this workflow in the template list shows the demo model.")  # fmt: skip
+        "yet.",
+    )
     flow.column(model, clip, audio_vae, note)
     flow.column(source, target, negative, video, audio, both, noise)
     flow.column(euler, sigmas, *first)
@@ -355,13 +311,6 @@ def ltx_2(number: int) -> Workflow:
     flow.column(*result, width=430)
     return framed(flow, ("Prompts, size, seed", 1, 1), ("Source: recorded", 2, 2), ("Target: with its attention", 3, 3),
                   ("Result", 4, 5))  # fmt: skip
-
-
-def framed(flow: Workflow, *groups: tuple[str, int, int]) -> Workflow:
-    """The workflow with frames around columns."""
-    for group in groups:
-        flow.group(*group)
-    return flow
 
 
 WORKFLOWS = {

@@ -100,8 +100,7 @@ def _two_models(stores: list[AttentionStore], selection: Selection, ui: Telling)
 
     advance = progress.bar(sum(len(choose(store, selection)) for store in stores))
     device = comfy.model_management.get_torch_device()
-    figures = [across.figures_of(store, selection, device, advance, progress.stop_if_asked) for store in stores]
-    found = [across.compare_models(figures[0], other) for other in figures[1:]]
+    found = across.compare_stores(stores, selection, device, advance, progress.stop_if_asked)
     alike = ", ".join(f"{name} {value:.2f}" for name, value in found[0].means().items() if value is not None)
     said = ui.tell(done(f"two models, alike in {alike}"), stores[0].header.model)
     return io.NodeOutput(

@@ -33,6 +33,12 @@ class ModelSignature:
     head_dim: int
     kinds: tuple[tuple[str, int], ...] = ()
 
+    @classmethod
+    def of_blocks(cls, counts: Mapping[str, int], heads: int, head_dim: int) -> ModelSignature:
+        """Of a model with so many blocks of each kind; kinds are told only where there are several."""
+        kinds = tuple(counts.items()) if len(counts) > 1 else ()
+        return cls(sum(counts.values()), heads, head_dim, kinds)
+
     def as_json(self) -> dict[str, Any]:
         """For files; without kinds, as version 0.1.0-dev wrote it."""
         found: dict[str, Any] = {"layers": self.layers, "heads": self.heads, "head_dim": self.head_dim}

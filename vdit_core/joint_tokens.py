@@ -60,6 +60,27 @@ class JointTokens:
         return self.bias < -1e4
 
 
+def key_bias(mask: Tensor, rows: int, keys: int) -> Tensor:
+    """A model's mask as what it adds to the scores of each key, float32 (rows, keys), on its device.
+
+    mask: (queries, keys), (rows, queries, keys) or (rows, heads, queries, keys), each but keys may be 1; bool, True is
+    seen, or what is added to scores.
+
+    Raises:
+        ValueError: if it says other things to different heads or queries, but for queries that see nothing.
+    """
+    mask = mask[:, None] if mask.dim() == 3 else mask.reshape(*[1] * (4 - mask.dim()), *mask.shape)
+    boolean = mask.dtype == torch.bool
+    found = mask.any(2) if boolean else mask.amax(2)
+    whole = (found[:, :, None] & mask.any(3, keepdim=True)) if boolean else found[:, :, None].expand_as(mask)
+    if mask.shape[1] != 1 or not torch.equal(mask, whole):
+        raise ValueError(f"A mask of shape {tuple(mask.shape)} differs between heads or queries, which is not served.")
+    found = found[:, 0].expand(rows, keys)
+    if not boolean:
+        return found.float()
+    return torch.zeros(found.shape, device=mask.device).masked_fill(~found, torch.finfo(torch.float32).min)
+
+
 def _put(whole: Tensor, part: Tensor, start: int) -> Tensor:
     now = whole.narrow(2, start, part.shape[2])
     if (part.data_ptr(), part.stride()) == (now.data_ptr(), now.stride()):

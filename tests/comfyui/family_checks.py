@@ -42,9 +42,12 @@ def to_projection(name: str) -> Callable[[Any], list]:
 
 @dataclass(frozen=True)
 class Tried:
-    """A network to try. make: the MODEL. outputs: of its network, which module gets the output of each layer's
-    attention, and which part of its width that is. more: what its prompts have besides. text: the width of a prompt's
-    tokens. size: of the latents. cfg: 1 where one prompt is computed alone. live: whether two prompts can be a batch.
+    """A network to try.
+
+    make: the MODEL. outputs: of its network, which module gets the output of each layer's attention, and which part of
+    its width that is. more: what its prompts have besides. text: the width of a prompt's tokens. size: of the latents.
+    cfg: 1 where one prompt is computed alone. live: whether two prompts can be a batch. beside: latents of further
+    streams. weighs_guides: whether it masks by weights, which keeps sparse attention dense.
     """
 
     make: Callable[[], Any]
@@ -55,6 +58,7 @@ class Tried:
     cfg: float = 5.0
     live: bool = True
     beside: tuple[tuple[int, ...], ...] = ()
+    weighs_guides: bool = False
     _model: list = field(default_factory=list)
 
     @property
@@ -188,7 +192,7 @@ FAMILIES: dict[str, Any] = {
     "LTX-Video": Tried(tiny_models.ltx_video, of_ltx, seen, text=24, size=(128, 2, 4, 4)),
     "LTX-Video, a guide": Tried(tiny_models.ltx_video, of_ltx, guided(1.0), text=24, size=(128, 3, 4, 4)),
     "LTX-Video, a guide with a weight": Tried(
-        tiny_models.ltx_video, of_ltx, guided(0.5), text=24, size=(128, 3, 4, 4)
+        tiny_models.ltx_video, of_ltx, guided(0.5), text=24, size=(128, 3, 4, 4), weighs_guides=True
     ),
     "LTX-2": Tried(tiny_models.ltx_2, of_ltx, seen, text=48, size=(128, 2, 4, 4), beside=((8, 5, 16),)),
     "Cosmos Predict2": Tried(tiny_models.cosmos_predict2, to_projection("self_attn.output_proj"), text=24),
@@ -361,6 +365,7 @@ METHODS = {"exact top-k": "exact top-k", "block top-k": "block top-k", "window":
 def check_sparse_attention_is_the_masked_map(tried, method):
     editor = SparseAttention(SparseConfig(method, 0.5, minimum_tokens=0, dense_first=0.0, if_slower="sparse"))
     found, dense = tried.sample(editor, steps=1), tried.sample(steps=1)
+    assert (editor.report.why_dense is not None) == tried.weighs_guides
     if editor.report.why_dense:
         assert "gives guides a weight" in editor.report.why_dense
         expected = dense

@@ -248,11 +248,16 @@ def test_observing_changes_no_bit_and_shows_the_self_attention(tried):
         assert call.q.shape[2] == seen.run.grid.tokens
         expected = plain(call)
         torch.testing.assert_close(call.of_grid(output).double(), expected, rtol=1e-3, atol=1e-5)
-    of_projection = torch.cat([x[:, : seen.run.grid.tokens].flatten() for x in given if x.shape[1] >= 1])
-    shown = [(call, output) for call, output in seen.calls if call.site.layer < len(transformer.transformer_blocks)]
-    if all(call.joint is None or call.joint.q_start == 0 for call, _ in shown):
-        found = torch.cat([call.of_grid(output).transpose(1, 2).flatten(2).flatten() for call, output in shown])
-        torch.testing.assert_close(of_projection, found, rtol=1e-4, atol=1e-5)
+    tokens, start = seen.run.grid.tokens, max(call.joint.q_start if call.joint else 0 for call, _ in seen.calls)
+    # A processor hands on the grid's tokens, or all of them.
+    of_projection = [x[:, start : start + tokens] if x.shape[1] > tokens + start - 1 else x for x in given]
+    shown = [
+        call.of_grid(output).transpose(1, 2).flatten(2)
+        for call, output in seen.calls
+        if call.site.layer < len(transformer.transformer_blocks)
+    ]
+    joined = [torch.cat([x.flatten() for x in some]) for some in (of_projection, shown)]
+    torch.testing.assert_close(*joined, rtol=1e-4, atol=1e-5)
 
 
 @over_families

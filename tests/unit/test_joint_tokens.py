@@ -9,7 +9,7 @@ import torch
 
 from vdit_core.attention.text_share import text_share
 from vdit_core.call import AttentionCall, Chain, ModelSignature, Row, Run, Site, TokenGrid
-from vdit_core.joint_tokens import JointTokens
+from vdit_core.joint_tokens import JointTokens, key_bias
 from vdit_core.sparse.block_mask import with_dense_queries
 from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.patterns import PATTERNS
@@ -90,6 +90,32 @@ def test_a_mask_that_weighs_keys_leaves_none_out():
     bias = torch.zeros(2, GRID.tokens + TEXT)
     bias[:, -3:] = -0.7
     assert joint_call(0, bias).joint.left_out() is None
+
+
+LOWEST = torch.finfo(torch.float32).min
+SEEN = torch.tensor([[True, True, False, True]])
+
+
+@pytest.mark.parametrize(
+    ("mask", "bias"),
+    [
+        (SEEN[None, None], [[0, 0, LOWEST, 0]] * 2),
+        (SEEN, [[0, 0, LOWEST, 0]] * 2),
+        (torch.stack([SEEN, ~SEEN]), [[0, 0, LOWEST, 0], [LOWEST, LOWEST, 0, LOWEST]]),
+        (torch.tensor([[[0.0, -0.5, 0, 1]]]), [[0, -0.5, 0, 1]] * 2),
+        ((SEEN.mT & SEEN)[None, None], [[0, 0, LOWEST, 0]] * 2),  # a query that sees nothing says nothing
+    ],
+)
+def test_a_mask_is_a_bias_of_keys(mask, bias):
+    assert torch.equal(key_bias(mask, 2, 4), torch.tensor(bias, dtype=torch.float32))
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.eye(4).bool()[None, None], torch.eye(4)[None, None], torch.stack([SEEN, ~SEEN])[None]]
+)
+def test_a_mask_that_differs_between_queries_or_heads_is_refused(mask):
+    with pytest.raises(ValueError, match="differs between heads or queries"):
+        key_bias(mask, 2, 4)
 
 
 def test_the_share_of_text_is_that_of_the_plain_map():

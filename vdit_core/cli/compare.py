@@ -64,8 +64,7 @@ def _two_models(stores: list[AttentionStore], selection: Selection, options: arg
     from ..recording.store.query import choose
 
     with tqdm(total=sum(len(choose(store, selection)) for store in stores), unit="map", desc="looking") as bar:
-        figures = [across.figures_of(store, selection, options.device, bar.update) for store in stores]
-    found = [across.compare_models(figures[0], other) for other in figures[1:]]
+        found = across.compare_stores(stores, selection, options.device, bar.update)
     options.out.mkdir(parents=True, exist_ok=True)
     across_picture(*found).save(options.out / "across.png")
     (options.out / "compare.json").write_text(across.as_json(*found) + "\n")

@@ -9,7 +9,7 @@ of one model have is the mark to hold that against.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,6 +148,18 @@ def compare_models(first: Figures, second: Figures) -> AcrossModels:
         "roles": [_overlap(first.roles[i], second.roles[j]) for i, j in pairs],
     }
     return AcrossModels(first, second, {name: torch.tensor(values).double() for name, values in measured.items()})
+
+
+def compare_stores(
+    stores: Sequence[AttentionStore],
+    selection: Selection | None = None,
+    device: str | torch.device = "cpu",
+    on_call: Callable[[], None] | None = None,
+    on_chunk: Callable[[], None] | None = None,
+) -> list[AcrossModels]:
+    """The first recording against each of the others; see `figures_of`."""
+    first, *others = (figures_of(store, selection, device, on_call, on_chunk) for store in stores)
+    return [compare_models(first, other) for other in others]
 
 
 def verdict(found: AcrossModels, baseline: AcrossModels | None = None) -> str:

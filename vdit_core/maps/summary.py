@@ -77,7 +77,7 @@ def as_text(found: dict[str, Any]) -> str:
     uniform = found["uniform"]
     heads = ["layer", "same frame", "same place", "entropy, of the largest", "strongest 10 %", "largest column mass"]
     joint = all("text" in row for row in found["layers"].values())
-    heads += ["to text"] * joint
+    heads += ["to text or guides"] * joint
     rows = []
     for layer, row in found["layers"].items():
 

@@ -19,7 +19,7 @@ def describe(findings: Findings) -> str:
         parts += [_where(findings), _kind(findings)]
     if findings.joint:
         parts.append(
-            "Text attends together with the video here. All shares are of the attention among the video's tokens."
+            "Text or guides attend beside the video here: all shares are of the attention among the video's tokens."
         )
     return "\n\n".join([*parts, _language_models(findings)])
 

@@ -12,7 +12,7 @@ from comfy.ldm.modules import attention
 from torch import Tensor
 
 from ...call import AttentionCall, Site, TokenGrid
-from ...joint_tokens import JointTokens
+from ...joint_tokens import JointTokens, key_bias
 from .model_sparse_attention import SparseOverrides
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Override:
         q, k, v = (arguments.split(x) for x in qkv)
         joint = None
         if place.q_start is not None:
-            bias = None if arguments.mask is None else arguments.mask.reshape(1, -1).float().expand(len(q), -1)
+            bias = None if arguments.mask is None else key_bias(arguments.mask, len(q), k.shape[2])
             joint = JointTokens(q, k, v, place.q_start, place.k_start, tokens, bias)
             q, k, v = joint.of_grid()
         call = AttentionCall(site, q, k, v, backend, sparse_elsewhere=elsewhere, joint=joint)

@@ -94,10 +94,11 @@ def _object_patches(patcher: Any) -> Iterator[Replacement]:
 def _of_modules(network: Any, family: Family | None) -> Iterator[Replacement]:
     """Methods that are not those of the modules' classes, and methods of classes and modules that are not their own."""
     parts = [("the model", network)]
-    for block in family.parts_of(network).blocks[:1] if family is not None else ():
-        parts.append(("the blocks", block.module))
-        if family is not None and family.self_attention:
-            parts.append((f"the blocks' {family.self_attention}", block.self_attention))
+    if family is not None:
+        first = family.parts_of(network).blocks[0]
+        parts.append(("the blocks", first.module))
+        if family.self_attention:
+            parts.append((f"the blocks' {family.self_attention}", first.self_attention))
     for what, module in reversed(parts):
         for name in _FORWARDS:
             function = vars(module).get(name, getattr(type(module), name, None))

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ...call import AttentionCall
-from ...joint_tokens import JointTokens
+from ...joint_tokens import JointTokens, key_bias
 
 if TYPE_CHECKING:
     from .session import Session
@@ -76,7 +75,9 @@ class _Attention(TorchFunctionMode):
         if not family.text:
             return self.session.chain(AttentionCall(site, q, k, v, backend))
         start = 0 if family.text == "behind" else q.shape[2] - grid.tokens
-        joint = JointTokens(q, k, v, start, start, grid.tokens, None if mask is None else _key_bias(mask, q, k))
+        joint = JointTokens(
+            q, k, v, start, start, grid.tokens, None if mask is None else key_bias(mask, len(q), k.shape[2])
+        )
         return self.session.chain(AttentionCall(site, *joint.of_grid(), backend, joint=joint))
 
 
@@ -90,34 +91,10 @@ class _Backend:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mask = self.mask
         if mask is not None and mask.shape[-2] not in (1, q.shape[2]):  # of all queries, and these are some
-            mask = _of_keys(mask)[:, None, None]
+            mask = key_bias(mask, len(q), k.shape[2])[:, None, None].to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **self.how)
 
     def rows(self, rows: slice) -> _Backend:
         """Of some rows of the batch."""
         alike = self.mask is None or len(self.mask) == 1
         return self if alike else replace(self, mask=None if self.mask is None else self.mask[rows])
-
-
-def _of_keys(mask: Tensor) -> Tensor:
-    """What a mask (rows or 1, 1, queries or 1, keys) says of each key: (rows or 1, keys).
-
-    Raises:
-        ValueError: if it says other things to different queries, but for those that see nothing.
-    """
-    if mask.dim() != 4 or mask.shape[1] != 1:
-        raise ValueError(f"A mask of shape {tuple(mask.shape)} differs between heads, which is not served.")
-    if mask.shape[2] == 1:
-        return mask[:, 0, 0]
-    keys = mask[:, 0].any(1) if mask.dtype == torch.bool else mask[:, 0].amax(1)
-    if mask.dtype == torch.bool and not bool((mask[:, 0] == (keys[:, None] & mask[:, 0].any(2)[..., None])).all()):
-        raise ValueError("This model masks other keys for different queries, which is not served.")
-    return keys
-
-
-def _key_bias(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:
-    """A mask as what it adds to the scores of each key, float32 (rows, keys)."""
-    keys = _of_keys(mask).expand(len(q), k.shape[2])
-    if keys.dtype == torch.bool:
-        return torch.zeros(keys.shape, device=k.device).masked_fill(~keys, torch.finfo(torch.float32).min)
-    return keys.float()

@@ -62,10 +62,9 @@ class Session:
         branches = self.branches or family.branches(self.pipe)
         samples = family.samples(len(hidden), branches)
         noise = family.noise_of(model, inputs)[:samples]
-        kinds = tuple((kind, len(getattr(model, name))) for kind, name in family.blocks if len(getattr(model, name)))
-        layers = sum(count for _, count in kinds)
+        counts = {kind: len(getattr(model, name)) for kind, name in family.blocks}
         return Run(
-            ModelSignature(layers, *family.heads(model.config), kinds if len(kinds) > 1 else ()),
+            ModelSignature.of_blocks(counts, *family.heads(model.config)),
             family.grid_of(model, inputs),
             tuple(dict.fromkeys(self.levels)),
             branches,

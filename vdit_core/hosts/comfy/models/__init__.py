@@ -6,7 +6,7 @@ from typing import Any
 
 from .cogvideox import CogVideoX
 from .cosmos_predict2 import CosmosPredict2
-from .family import Family, Parts
+from .family import Family, Parts, class_of
 from .hunyuan_video import HunyuanVideo
 from .kandinsky5 import Kandinsky5
 from .ltx_video import LTXVideo
@@ -39,10 +39,6 @@ def bare(network: Any) -> Any:
 def family_of(network: Any) -> Family | None:
     """The family that a network is of, if it is known."""
     return next((family for family in FAMILIES if class_of(network) in family.networks), None)
-
-
-def class_of(network: Any) -> str:
-    return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
 def unknown(network: Any) -> str | None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from ....call import TokenGrid
-from .family import Family, patches
+from .family import Family
 
 
 class CogVideoX(Family):
@@ -25,5 +21,5 @@ class CogVideoX(Family):
     def kind_of(self, network: Any) -> str:
         return f"cogvideox {network.in_channels} -> {network.out_channels}"
 
-    def grid_of(self, network: Any, x: Tensor, conds: Mapping[str, Any]) -> TokenGrid:
-        return TokenGrid(*patches(x, (network.patch_size_t or 1, network.patch_size, network.patch_size)))
+    def patch_of(self, network: Any) -> tuple[int, int, int]:
+        return network.patch_size_t or 1, network.patch_size, network.patch_size

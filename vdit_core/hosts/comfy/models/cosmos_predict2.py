@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from ....call import TokenGrid
-from .family import Family, patches
+from .family import Family
 
 
 class CosmosPredict2(Family):
@@ -23,5 +19,5 @@ class CosmosPredict2(Family):
     def kind_of(self, network: Any) -> str:
         return f"cosmos predict2 {network.in_channels} -> {network.out_channels}"
 
-    def grid_of(self, network: Any, x: Tensor, conds: Mapping[str, Any]) -> TokenGrid:
-        return TokenGrid(*patches(x, (network.patch_temporal, network.patch_spatial, network.patch_spatial)))
+    def patch_of(self, network: Any) -> tuple[int, int, int]:
+        return network.patch_temporal, network.patch_spatial, network.patch_spatial

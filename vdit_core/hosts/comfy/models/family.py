@@ -72,7 +72,12 @@ class Family:
 
         x: (rows, channels, frames, height, width), latents. conds: the call's further inputs, as APPLY_MODEL gets them.
         """
-        return TokenGrid(*patches(x, network.patch_size))
+        return TokenGrid(*patches(x, self.patch_of(network)))
+
+    def patch_of(self, network: Any) -> tuple[int, int, int]:
+        """How many latents a token has: frames, height, width."""
+        frames, height, width = network.patch_size
+        return frames, height, width
 
     def kinds_of(self, network: Any) -> tuple[tuple[str, str], ...]:
         """`blocks`, of a network that may have other ones."""
@@ -105,14 +110,17 @@ class Family:
 
     def signature_of(self, network: Any) -> ModelSignature:
         """The shape of a network."""
-        counts = self._counts(network)
-        kinds = tuple(counts.items()) if len(counts) > 1 else ()
-        return ModelSignature(sum(counts.values()), *self.heads(network), kinds)
+        return ModelSignature.of_blocks(self._counts(network), *self.heads(network))
 
     def _counts(self, network: Any) -> dict[str, int]:
         """A kind of which a network has none does not count."""
         counts = {kind: len(getattr(network, attribute)) for kind, attribute in self.kinds_of(network)}
         return {kind: count for kind, count in counts.items() if count}
+
+
+def class_of(network: Any) -> str:
+    """The full name of a network's class."""
+    return f"{type(network).__module__}.{type(network).__qualname__}"
 
 
 def patches(x: Tensor, size: Any) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ....call import TokenGrid
-from .family import Family, patches
+from .family import Family, class_of, patches
 
 _MODEL, _SPLIT = "comfy.ldm.wan.model", "comfy.ldm.wan.model_animate2.WanAnimate2Model"
 _CAUSAL = "comfy.ldm.wan.ar_model.CausalWanModel"
@@ -79,7 +79,7 @@ class Wan(Family):
 
 
 def _beside(network: Any) -> str:
-    return _BESIDE[f"{type(network).__module__}.{type(network).__qualname__}"]
+    return _BESIDE[class_of(network)]
 
 
 def _packed(height: int, width: int) -> int:

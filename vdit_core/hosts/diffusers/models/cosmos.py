@@ -16,15 +16,13 @@ class Cosmos(Family):
     comes second) nor at which of the scheduler's timesteps they are."""
 
     transformers = ("CosmosTransformer3DModel",)
+    prompts_together = False
 
     def kind_of(self, config: Any) -> str:
         return f"cosmos predict2 {config.in_channels} -> {config.out_channels}"
 
     def grid_of(self, model: Any, inputs: Mapping[str, Any]) -> TokenGrid:
         return patches(self.size_of(inputs), model.config.patch_size)
-
-    def samples(self, rows: int, branches: tuple[str, ...]) -> int:
-        return rows
 
     def rows(self, context: str | None, count: int, run: Run, calls: int) -> tuple[Row, ...]:
         branch = run.branches[calls % len(run.branches)]

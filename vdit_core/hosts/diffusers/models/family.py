@@ -20,13 +20,15 @@ class Family:
 
     transformers: names of the classes that it serves. blocks: each kind, and what the model calls its list of blocks,
     in the order of the forward pass. attention: a block's self-attention. text: where the prompt's tokens stand if they
-    attend together with the grid's, else "".
+    attend together with the grid's, else "". prompts_together: whether a forward pass computes all prompts, or one that
+    its `cache_context` names.
     """
 
     transformers: ClassVar[tuple[str, ...]]
     blocks: ClassVar[tuple[tuple[str, str], ...]] = (("", "transformer_blocks"),)
     attention: ClassVar[str] = "attn1"
     text: ClassVar[Literal["", "before", "behind"]] = ""
+    prompts_together: ClassVar[bool] = True
 
     def kind_of(self, config: Any) -> str:
         """What tells networks of one signature apart, in words that all hosts share."""
@@ -69,11 +71,19 @@ class Family:
         return ("cond", "uncond") if pipe.do_classifier_free_guidance else ("cond",)
 
     def samples(self, rows: int, branches: tuple[str, ...]) -> int:
-        """How many videos a forward pass of so many rows computes: here it computes all prompts together."""
-        return rows // len(branches)
+        """How many videos a forward pass of so many rows computes."""
+        return rows // len(branches) if self.prompts_together else rows
 
     def rows(self, context: str | None, count: int, run: Run, calls: int) -> tuple[Row, ...]:
-        """What the rows of a forward pass are. context: the pipeline's `cache_context`. calls: how many came before."""
+        """What the rows of a forward pass are. context: the pipeline's `cache_context`. calls: how many came before.
+
+        Raises:
+            RuntimeError: if the context is needed and is missing.
+        """
+        if not self.prompts_together:
+            if context is None:
+                raise RuntimeError('Call the transformer inside `transformer.cache_context("cond")` (or "uncond").')
+            return tuple(Row(context.removeprefix("pred_"), i) for i in range(count))
         branches = ("uncond", "cond") if count > run.samples else ("cond",)
         return tuple(Row(branch, i) for branch in branches for i in range(run.samples))
 
@@ -94,17 +104,6 @@ class Family:
     def intercept(self, layer: int, attention: Any, session: Session) -> Callable[[], None]:
         """Send a layer's self-attention through a session's chain; returns what undoes it."""
         return dispatch.intercept(layer, attention, session)
-
-
-def one_prompt_a_pass(context: str | None, count: int) -> tuple[Row, ...]:
-    """The rows of a forward pass that computes one prompt, which its `cache_context` names.
-
-    Raises:
-        RuntimeError: if it does not.
-    """
-    if context is None:
-        raise RuntimeError('Call the transformer inside `transformer.cache_context("cond")` (or "uncond").')
-    return tuple(Row(context.removeprefix("pred_"), i) for i in range(count))
 
 
 def patches(size: tuple[int, int, int], patch: tuple[int, int, int]) -> TokenGrid:

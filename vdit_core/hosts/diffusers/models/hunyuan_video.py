@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ....call import Row, Run, TokenGrid
-from .family import Family, one_prompt_a_pass, patches
+from ....call import TokenGrid
+from .family import Family, patches
 
 
 class HunyuanVideo(Family):
@@ -24,6 +24,7 @@ class HunyuanVideo(Family):
     )
     attention = "attn"
     text = "behind"
+    prompts_together = False
 
     def kind_of(self, config: Any) -> str:
         return f"hunyuan video {config.in_channels} -> {config.out_channels}"
@@ -38,12 +39,6 @@ class HunyuanVideo(Family):
 
     def branches(self, pipe: Any) -> tuple[str, ...]:
         return ("cond",)
-
-    def samples(self, rows: int, branches: tuple[str, ...]) -> int:
-        return rows
-
-    def rows(self, context: str | None, count: int, run: Run, calls: int) -> tuple[Row, ...]:
-        return one_prompt_a_pass(context, count)
 
 
 class HunyuanVideo15(HunyuanVideo):

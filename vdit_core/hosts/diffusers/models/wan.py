@@ -11,8 +11,8 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
-from ....call import AttentionCall, Row, Run, TokenGrid
-from .family import Family, one_prompt_a_pass, patches
+from ....call import AttentionCall, TokenGrid
+from .family import Family, patches
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -26,6 +26,7 @@ class Wan(Family):
 
     transformers = ("WanTransformer3DModel",)
     blocks = (("", "blocks"),)
+    prompts_together = False
 
     def kind_of(self, config: Any) -> str:
         return f"wan {'i2v' if config.image_dim else 't2v'} {config.in_channels} -> {config.out_channels}"
@@ -36,12 +37,6 @@ class Wan(Family):
     def noise_of(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
         noise: Tensor = inputs["hidden_states"][:, : model.config.out_channels]
         return noise  # beside it a picture's latents, in image-to-video
-
-    def samples(self, rows: int, branches: tuple[str, ...]) -> int:
-        return rows
-
-    def rows(self, context: str | None, count: int, run: Run, calls: int) -> tuple[Row, ...]:
-        return one_prompt_a_pass(context, count)
 
     def intercept(self, layer: int, attention: Any, session: Session) -> Callable[[], None]:
         stock = attention.processor
