@@ -37,7 +37,9 @@ class SelectionError(VDiTError, ValueError):
 
 
 @dataclass(frozen=True)
-class _Term:
+class Term:
+    """One term of the grammar, without its strength."""
+
     text: str
     word: str | None = None
     low: int = 0
@@ -47,7 +49,7 @@ class _Term:
     kind: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> _Term:
+    def parse(cls, text: str) -> Term:
         match = _TERM.fullmatch(text)
         if match is None:
             raise SelectionError(
@@ -101,7 +103,12 @@ class _Term:
         return range(self.low, self.high + 1, self.every)
 
 
-def _terms(text: str) -> list[str]:
+def terms_of(text: str) -> list[str]:
+    """The terms of a selection, without the spaces around them.
+
+    Raises:
+        SelectionError: if it is no text, or one of them is empty.
+    """
     if not isinstance(text, str):
         raise SelectionError(f"A selection is text such as 'all' or '3-7', not {text!r}.")
     terms = [term.strip().lower() for term in text.split(",")]
@@ -119,10 +126,10 @@ class Indices:
     """
 
     text: str = "all"
-    _parsed: tuple[_Term, ...] = field(init=False, repr=False, compare=False)
+    _parsed: tuple[Term, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_parsed", tuple(_Term.parse(term) for term in _terms(self.text)))
+        object.__setattr__(self, "_parsed", tuple(Term.parse(term) for term in terms_of(self.text)))
 
     def resolve(self, count: int, what: str, kinds: Kinds = ()) -> tuple[int, ...]:
         """The chosen indices out of 0 .. count - 1, rising; `what` (layer, head, step) is for messages.
@@ -134,6 +141,21 @@ class Indices:
 
     def __str__(self) -> str:
         return self.text
+
+
+def split_strength(term: str) -> tuple[str, float]:
+    """A term of a mask without its ":strength", and that: 1 if it has none.
+
+    Raises:
+        SelectionError: if the strength cannot be read or is not within 0..1.
+    """
+    indices, colon, number = (part.strip() for part in term.partition(":"))
+    if colon and not re.fullmatch(r"\d+(\.\d*)?|\.\d+", number, re.ASCII):
+        raise SelectionError(f"Cannot read the strength {number!r} in {term!r}: write a number from 0 to 1.")
+    strength = float(number) if colon else 1.0
+    if strength > 1:
+        raise SelectionError(f"Strength {number} in {term!r} is out of range: 0 (off) to 1 (full).")
+    return indices, strength
 
 
 def choose_branches(choice: str, branches: tuple[str, ...]) -> tuple[str, ...]:
@@ -164,18 +186,13 @@ class LayerMask:
 
     text: str = "all"
     made_for: int | None = None
-    _parsed: tuple[tuple[_Term, float], ...] = field(init=False, repr=False, compare=False)
+    _parsed: tuple[tuple[Term, float], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         parsed = []
-        for term in _terms(self.text):
-            indices, colon, number = (part.strip() for part in term.partition(":"))
-            if colon and not re.fullmatch(r"\d+(\.\d*)?|\.\d+", number, re.ASCII):
-                raise SelectionError(f"Cannot read the strength {number!r} in {term!r}: write a number from 0 to 1.")
-            strength = float(number) if colon else 1.0
-            if strength > 1:
-                raise SelectionError(f"Strength {number} in {term!r} is out of range: 0 (off) to 1 (full).")
-            parsed.append((_Term.parse(indices), strength))
+        for term in terms_of(self.text):
+            indices, strength = split_strength(term)
+            parsed.append((Term.parse(indices), strength))
         object.__setattr__(self, "_parsed", tuple(parsed))
 
     @classmethod

@@ -1,0 +1,97 @@
+"""A mask of layers x heads, as text.
+
+A term of a layer mask (`selection`) may name heads behind an "@", in the same grammar; else it means all of them:
+
+    all                every head of every layer
+    5@0                head 0 of layer 5
+    3-7@0-2:0.5        heads 0 to 2 of layers 3 to 7, half strength
+    all, 5@1:0         everything but head 1 of layer 5
+
+Heads have no commas of their own: write "5@0, 5@3". Of terms that name the same head the last one counts. Any layer
+mask is a head mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .selection import Kinds, LayerMask, SelectionError, Term, split_strength, terms_of
+
+_ALL = Term("all", word="all")
+
+
+@dataclass(frozen=True)
+class HeadMask:
+    """A strength from 0 (off) to 1 (full) per layer and head.
+
+    layers, heads: of the model that the mask was made for, where they are known; another model is refused.
+
+    Raises:
+        SelectionError: at once if the text cannot be read or a strength is not within 0..1.
+    """
+
+    text: str = "all"
+    layers: int | None = None
+    heads: int | None = None
+    _parsed: tuple[tuple[Term, Term, float], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        parsed = []
+        for term in terms_of(self.text):
+            indices, strength = split_strength(term)
+            layers, at, heads = (part.strip() for part in indices.partition("@"))
+            parsed.append((Term.parse(layers), Term.parse(heads) if at else _ALL, strength))
+            if parsed[-1][1].kind is not None:
+                raise SelectionError(f"{heads!r} in {term!r} names a kind of blocks; heads have no kinds.")
+        object.__setattr__(self, "_parsed", tuple(parsed))
+
+    @classmethod
+    def of_layers(cls, mask: LayerMask) -> HeadMask:
+        """The same strengths, for all heads of each layer."""
+        return cls(mask.text, layers=mask.made_for)
+
+    @classmethod
+    def of(
+        cls, strengths: Mapping[tuple[int, int], float], layers: int | None = None, heads: int | None = None
+    ) -> HeadMask:
+        """The mask with these strengths, to six decimals, by (layer, head); all others are 0.
+
+        Raises:
+            SelectionError: if a strength is not within 0..1.
+        """
+        terms = [
+            f"{layer}@{head}" if s == 1 else f"{layer}@{head}:{s:.6f}".rstrip("0")
+            for (layer, head), s in sorted(strengths.items())
+            if s != 0
+        ]
+        return cls(", ".join(terms) or "none", layers, heads)
+
+    def scaled(self, factor: float) -> HeadMask:
+        """The mask with every strength multiplied by a factor from 0 to 1."""
+        terms = (f"{layers.text}@{heads.text}:{s * factor:.6f}" for layers, heads, s in self._parsed)
+        return HeadMask(", ".join(terms), self.layers, self.heads)
+
+    def resolve(self, layers: int, heads: int, kinds: Kinds = ()) -> dict[int, tuple[float, ...]]:
+        """The strength of every head, of each layer in which any has one above 0, for a model of this shape.
+
+        Raises:
+            SelectionError: if a layer or head is out of range, a kind is not in the model, or the mask was made for a
+                model of another shape.
+        """
+        for made_for, own, what in ((self.layers, layers, "layers"), (self.heads, heads, "heads")):
+            if made_for not in (None, own):
+                raise SelectionError(
+                    f"The mask {self.text!r} was made for a model of {made_for} {what}; this one has {own}. "
+                    "Make a new mask for this model."
+                )
+        strengths = [[0.0] * heads for _ in range(layers)]
+        for of_layers, of_heads, strength in self._parsed:
+            chosen = of_heads.resolve(heads, "head")
+            for layer in of_layers.resolve(layers, "layer", kinds):
+                for head in chosen:
+                    strengths[layer][head] = strength
+        return {layer: tuple(row) for layer, row in enumerate(strengths) if any(row)}
+
+    def __str__(self) -> str:
+        return self.text
