@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .call import ModelSignature
 from .selection import Kinds, LayerMask, SelectionError, Term, split_strength, terms_of
 
 _ALL = Term("all", word="all")
@@ -72,6 +73,11 @@ class HeadMask:
         terms = (f"{layers.text}@{heads.text}:{s * factor:.6f}" for layers, heads, s in self._parsed)
         return HeadMask(", ".join(terms), self.layers, self.heads)
 
+    @property
+    def names_kinds(self) -> bool:
+        """Whether it fits only a model whose kinds of blocks it names."""
+        return any(layers.kind for layers, _, _ in self._parsed)
+
     def resolve(self, layers: int, heads: int, kinds: Kinds = ()) -> dict[int, tuple[float, ...]]:
         """The strength of every head, of each layer in which any has one above 0, for a model of this shape.
 
@@ -95,3 +101,14 @@ class HeadMask:
 
     def __str__(self) -> str:
         return self.text
+
+
+def head_strengths(mask: LayerMask | HeadMask, model: ModelSignature) -> dict[int, tuple[float, ...]]:
+    """The strength of every head, of each layer in which any has one above 0; a layer mask's is that of all its heads.
+
+    Raises:
+        SelectionError: as `HeadMask.resolve` and `LayerMask.resolve`.
+    """
+    if isinstance(mask, HeadMask):
+        return mask.resolve(model.layers, model.heads, model.kinds)
+    return {layer: (strength,) * model.heads for layer, strength in mask.resolve(model.layers, model.kinds).items()}
