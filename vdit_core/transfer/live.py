@@ -9,12 +9,13 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
+from ..attention.blend import blend
 from ..call import AttentionCall, Proceed, Run, SharedMaps, Site
 from ..coverage import Place, gaps
 from ..head_mask import HeadMask
 from ..selection import LayerMask
 from .config import ResolvedTransfer, TransferConfig, TransferError
-from .map_transfer import MapTransfer, TransferReport, blend, put_rows, replaced_heads
+from .map_transfer import MapTransfer, TransferReport, put_rows, replaced_heads
 
 _ONE_NOISE = "Start all of the batch from the same noise: latents=noise.expand(...)."
 

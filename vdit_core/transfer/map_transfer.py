@@ -120,23 +120,3 @@ def replaced_heads(strengths: Sequence[float]) -> list[int] | None:
     """The heads of a layer with a strength above 0; None for all of them."""
     heads = [head for head, strength in enumerate(strengths) if strength]
     return None if len(heads) == len(strengths) else heads
-
-
-def blend(own: Tensor, replaced: Tensor, strengths: Sequence[Sequence[float]]) -> Tensor:
-    """Writes into `replaced` what part of it each row's heads take, and returns it.
-
-    Mixing outputs mixes maps: the values are the same. What was not replaced is the same in both.
-
-    Args:
-        own, replaced: (rows, heads, queries, head_dim): with the own maps, and with those put in their place.
-        strengths: of each row, of each of its heads; those at 0 or 1 stay as `replaced` has them.
-    """
-    parts: dict[float, list[tuple[int, int]]] = {}
-    for row, of_heads in enumerate(strengths):
-        for head, strength in enumerate(of_heads):
-            if 0 < strength < 1:
-                parts.setdefault(strength, []).append((row, head))
-    for strength, places in parts.items():  # one at a time: a tensor of strengths would be rounded to the values' dtype
-        rows, heads = (torch.tensor(indices, device=own.device) for indices in zip(*places, strict=True))
-        replaced[rows, heads] = torch.lerp(own[rows, heads], replaced[rows, heads], strength)
-    return replaced

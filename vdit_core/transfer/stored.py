@@ -7,13 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..attention.blend import blend
 from ..call import AttentionCall, Proceed, Run, Site
 from ..coverage import Place, numbered, prompt_name
 from ..differences import Made, explain, mismatches
 from ..recording.store import SAME_LEVEL, AttentionStore, Evaluation, Key
 from ..recording.store.prefetch import Prefetch
 from .config import ResolvedTransfer, TransferConfig, TransferError
-from .map_transfer import MapTransfer, TransferReport, blend, put_rows, replaced_heads
+from .map_transfer import MapTransfer, TransferReport, put_rows, replaced_heads
 
 
 class Transfer(MapTransfer):
