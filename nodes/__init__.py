@@ -8,6 +8,7 @@ from . import renamed
 from .compare import CompareAttention
 from .demo_model import DemoModel
 from .files import LoadAttentionStore, LoadSparsityProfile, SaveAttentionStore, SaveSparsityProfile
+from .head_roles import HeadRoles
 from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
 from .record import FinishRecording, RecordAttention
@@ -29,6 +30,7 @@ NODES = [
     LoadAttentionStore,
     AttentionStructure,
     CompareAttention,
+    HeadRoles,
     LayerSweep,
     SparseAttentionNode,
     SparsityProfile,
