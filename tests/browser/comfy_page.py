@@ -42,7 +42,7 @@ window.vdit = {
   widget: (id, name) => vdit.node(id).widgets.find((widget) => widget.name === name),
   shown: (id) => [...document.querySelectorAll(`.vdit-mask[data-node="${id}"] .cell`)]
     .map((cell) => Number(cell.ariaValueNow)),
-  slot: (slots, name) => slots.findIndex((slot) => slot.name === name || slot.type === name),
+  slot: (slots, name) => slots.findIndex((slot) => slot.name === name || String(slot.type).split(",").includes(name)),
   enter: (host) => app.canvas.openSubgraph(host.subgraph, host),
   changed: () => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); },
 };
