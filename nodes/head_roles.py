@@ -34,7 +34,7 @@ class HeadRoles(io.ComfyNode):
                 ),
                 sockets.AttentionStore.Input(
                     "second", display_name="second recording", optional=True,
-                    tooltip="Another recording of the same model, size, layers and heads. Figures are the mean of both.",
+                    tooltip="Another recording of the same model, size, layers and heads. Figures are means of both.",
                 ),
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default="camera only",

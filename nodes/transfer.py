@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.hosts.comfy import fills_text
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.selection import Indices, LayerMask
@@ -22,12 +23,10 @@ _ALIASES = ["attention map transfer", "attention injection", "motion transfer", 
 def _where_inputs() -> list[io.Input]:
     """What both transfers ask: where, and how much."""
     return [
-        sockets.LayerMask.Input(
+        sockets.mask(
             "mask",
-            display_name="layer mask",
-            optional=True,
-            tooltip="The layers to transfer, each with a strength, from Layer Mask. Without a connection all layers "
-            "are transferred.",
+            "The layers to transfer, each with a strength, from Layer Mask; or heads of layers, from Head Mask. "
+            "Without a connection all layers are transferred.",
         ),
         choices.indices("steps", "The sampling steps to transfer in"),
         io.Float.Input(
@@ -44,7 +43,7 @@ def _where_inputs() -> list[io.Input]:
     ]
 
 
-def _where(mask: LayerMask | None, steps: str, strength: float, branches: str, heads: str) -> TransferConfig:
+def _where(mask: LayerMask | HeadMask | None, steps: str, strength: float, branches: str, heads: str) -> TransferConfig:
     return TransferConfig((mask or LayerMask()).scaled(strength), Indices(heads), Indices(steps), branches)
 
 
@@ -99,7 +98,7 @@ class TransferAttention(_TransferNode):
         branches: str,
         heads: str,
         gap: float,
-        mask: LayerMask | None = None,
+        mask: LayerMask | HeadMask | None = None,
     ) -> io.NodeOutput:
         transfer = Transfer(store, _where(mask, steps, strength, branches, heads), gap)
         telling = Telling(cls.hidden.unique_id, "Transfer Attention")
@@ -170,7 +169,7 @@ class LiveTransferNode(_TransferNode):
         strength: float,
         branches: str,
         heads: str,
-        mask: LayerMask | None = None,
+        mask: LayerMask | HeadMask | None = None,
         **more: list[Any] | None,
     ) -> io.NodeOutput:
         targets = [target, *(further for _, further in sorted(more.items()) if further is not None)]

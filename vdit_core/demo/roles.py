@@ -123,9 +123,7 @@ def trials(
 def _trial(pair: Pair, seed: int, name: str, mask: HeadMask, source: Reading, seen: Reading, clip: Tensor) -> Trial:
     edges, pixels = outlines(clip, seen)
     object_seen = edits(pair.target, seen)["object"]
-    return Trial(
-        pair.name, seed, name, str(mask), apart(source, seen), float(edges[0]), int(pixels[0]), object_seen
-    )
+    return Trial(pair.name, seed, name, str(mask), apart(source, seen), float(edges[0]), int(pixels[0]), object_seen)
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,9 @@ def _rows(found: Sequence[Trial]) -> Iterator[Row]:
             )
 
 
-def differences(found: Sequence[Trial], one: str = CAMERA, other: str = RANDOM) -> dict[str, dict[str, tuple[float, float]]]:
+def differences(
+    found: Sequence[Trial], one: str = CAMERA, other: str = RANDOM
+) -> dict[str, dict[str, tuple[float, float]]]:
     """By pair, how much further from the source's pan `other` is than `one` in px, and how much stronger its outlines
     are as a part of the plain target's: means over the same seeds and their standard errors."""
     result = {}

@@ -26,8 +26,10 @@ _LOOKS = {
 
 def as_text(found: Sequence[Trial]) -> str:
     """The table (Markdown), and below it the camera's heads beside random ones, paired over seeds."""
-    heads = ["pair", "maps of the source in", "seeds", "pan, px", "pan, of the plain target's", "outlines, of the plain target's",
-             "object's x, px", "horizon, px", "object seen"]  # fmt: skip
+    heads = [
+        "pair", "maps of the source in", "seeds", "pan, px", "pan, of the plain target's",
+        "outlines, of the plain target's", "object's x, px", "horizon, px", "object seen",
+    ]  # fmt: skip
     lines = [markdown(heads, map(_cells, rows(found)))]
     for pair, of in differences(found).items():
         (pan, pan_error), (drawn, drawn_error) = of["pan"], of["drawn"]

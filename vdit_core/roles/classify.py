@@ -25,8 +25,8 @@ MEANING = {
 
 #: A head has a role if at least this part of its attention, of what a map without preference leaves over, serves it.
 ROLE = 0.25
-#: From so many tokens a frame on, attention along time moves with the video. Heads of the demo model that look at the same
-#: place in any video stay below 0.01; those whose displacement follows the camera's reach 0.03 and more.
+#: From so many tokens a frame on, attention along time moves with the video. Of the demo model's heads those that look
+#: at the same place in any video stay below 0.01; those whose displacement follows the camera's reach 0.03 and more.
 MOVING = 0.02
 #: Sinks in the first frame are sinks if they take this part of what that frame gets.
 _OF_FIRST = 0.5

@@ -57,6 +57,7 @@ def as_text(found: Roles) -> str:
         )  # fmt: skip
     rows.append(["(uniform)", "", "0", *(f"{float(getattr(table.level, name)):.0%}" for name in _COLUMNS), "0"])
     text = markdown(["head", "role", "score", *_COLUMNS.values(), "tokens a frame (down, right)"], rows)
+    videos = "videos" if len(table.moved) > 1 else "video"
     there = [role for role in MEANING if role in found.roles.values()]
     return "\n".join(
         [
@@ -66,7 +67,7 @@ def as_text(found: Roles) -> str:
             "",
             *(f"- {name} ({PRESETS[name].meaning}): {_mask(name, found)}" for name in PRESETS),
             "",
-            f"{table.calls} calls, {len(table.moved)} {'videos' if len(table.moved) > 1 else 'video'}, {table.run.grid}.",
+            f"{table.calls} calls, {len(table.moved)} {videos}, {table.run.grid}.",
         ]
     )
 

@@ -73,7 +73,9 @@ class RoleObserver(RunObserver[ObservedHeads]):
             check_queries(run.grid, self.queries)
         return ObservedHeads(run, chosen.heads)
 
-    def _observe(self, seen: ObservedHeads, call: AttentionCall, branch: str, rows: list[int], _: Tensor | None) -> bool:
+    def _observe(
+        self, seen: ObservedHeads, call: AttentionCall, branch: str, rows: list[int], _: Tensor | None
+    ) -> bool:
         q, k = (pick(pick(x, 0, rows), 1, seen.heads) for x in (call.q, call.k))
         found = head_figures(q, k, seen.run.grid, self.queries, self.seed)
         if call.joint is not None:
@@ -162,4 +164,6 @@ def _of_videos(seen: ObservedHeads, layers: Sequence[int]) -> HeadFigures:
         weight = stacked.match[..., None].clamp(min=1e-9)
         moved = (stacked.displacement * weight).sum(0) / weight.sum(0)
         of_layers.append(replace(stacked.map(lambda x: x.mean(0)), displacement=moved))
-    return HeadFigures(**{name: torch.stack([getattr(of, name) for of in of_layers], 1) for name, _ in of_layers[0].items()})
+    return HeadFigures(
+        **{name: torch.stack([getattr(of, name) for of in of_layers], 1) for name, _ in of_layers[0].items()}
+    )

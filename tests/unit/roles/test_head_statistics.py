@@ -68,9 +68,15 @@ def dense(q, k, grid: TokenGrid) -> dict[str, torch.Tensor]:
             path.append(float((weights * along).sum(-1).mean()))
             beside = gap.abs() == 1
             all_of = float((weights * beside).sum())
-            match.append(float((weights * (at(*(v * 1)[:, None, None] * gap) & beside)).sum()) / all_of if all_of else 0)
+            match.append(
+                float((weights * (at(*(v * 1)[:, None, None] * gap) & beside)).sum()) / all_of if all_of else 0
+            )
     shape = q.shape[:2]
-    return found | {"displacement": moved, "path": torch.tensor(path).view(shape), "match": torch.tensor(match).view(shape)}
+    return found | {
+        "displacement": moved,
+        "path": torch.tensor(path).view(shape),
+        "match": torch.tensor(match).view(shape),
+    }
 
 
 @pytest.fixture(params=["one chunk", "many chunks"])
