@@ -96,7 +96,8 @@ def _of_demo(options: argparse.Namespace) -> tuple[Roles, list[Trial]]:
 
     model = DemoModel.load(options.device)
     probe = AttributeProbe.load(WEIGHTS / PROBE).to(options.device)
-    settings, found = shared.sampling(options), []
+    settings = shared.sampling(options)
+    found: list[Trial] = []
     with tqdm(total=(options.steps or STEPS) * (1 + options.seeds), unit="step", desc="generating") as bar:
         roles = demo.measure(model, **settings, on_step=bar.update)
         for seed in range(options.first_seed, options.first_seed + options.seeds):

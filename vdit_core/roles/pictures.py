@@ -25,8 +25,7 @@ def roles_picture(found: Roles, title: str, chosen: Collection[tuple[int, int]] 
     words = len(found.roles) <= MAX_LABELS
     across, down = _LABELLED if words else _BARE
     there = [role for role in ROLES if role in found.roles.values()]
-    width = max(560, 110 + across * len(table.heads))
-    picture = figure(width, 130 + 24 * len(there) + down * len(table.layers))
+    picture = figure(max(560, 110 + across * len(table.heads)), 130 + 24 * len(there) + down * len(table.layers))
     with style():
         axes = picture.subplots()
         axes.set(xlim=(-0.5, len(table.heads) - 0.5), ylim=(len(table.layers) - 0.5, -0.5))
@@ -36,8 +35,10 @@ def roles_picture(found: Roles, title: str, chosen: Collection[tuple[int, int]] 
             color = _faded(COLORS[role], 0.25 + 0.75 * score)
             axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, color=color, linewidth=0))
             if head in chosen:
-                frame = {"edgecolor": INK, "linewidth": 2.4 if words else 1.6}
-                axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, **frame))
+                width = 2.4 if words else 1.6
+                axes.add_patch(
+                    Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=INK, linewidth=width)
+                )
             if words:
                 ink = "black" if _light(color) else "white"
                 moves = f"\n{found.speed(head):.2f} tokens/frame" if role in (MOTION, TRACKER) else ""
