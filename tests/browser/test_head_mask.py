@@ -138,3 +138,20 @@ def test_the_shape_is_the_models(comfy):
     comfy.connect(mask, "HEAD_MASK", live, "mask")
     comfy.expect(comfy.cells(mask).locator(".cell")).to_have_count(9 * 2)
     comfy.expect(comfy.cells(mask).locator(".note")).to_have_text("")
+
+
+def test_inputs_of_workflows_saved_before_there_were_head_masks_take_one(comfy, mask):
+    transfer = comfy.add("VDiT_TransferAttention", x=600)
+    layers = comfy.add("VDiT_LayerMask", y=400)
+    comfy.connect(layers, "LAYER_MASK", transfer, "mask")
+    workflow = comfy.workflow()
+    (saved,) = (node for node in workflow["nodes"] if node["type"] == "VDiT_TransferAttention")
+    (slot,) = (slot for slot in saved["inputs"] if slot["name"] == "mask")
+    slot["type"] = "LAYER_MASK"
+    comfy.empty()
+    comfy.load(workflow)
+    (link,) = comfy.workflow()["links"]
+    assert str(link[1]) == str(layers)
+    comfy.connect(mask, "HEAD_MASK", transfer, "mask")
+    (link,) = comfy.workflow()["links"]
+    assert str(link[1]) == str(mask)
