@@ -72,7 +72,7 @@ def masks(roles: Roles, seed: int) -> dict[str, HeadMask]:
 @dataclass(frozen=True)
 class Trial:
     """One clip against its source: distances of `pairs.DISTANCES` in px, the sum of its outlines and their pixels
-    (`outlines`), and whether the probe sees the target's object, 0 or 1."""
+    (`outlines`), the colour that the probe reads, and whether it sees the target's object, 0 or 1."""
 
     pair: str
     seed: int
@@ -81,6 +81,7 @@ class Trial:
     distances: dict[str, float]
     edges: float
     pixels: int
+    colour: str
     seen: float
 
 
@@ -122,18 +123,19 @@ def trials(
 
 def _trial(pair: Pair, seed: int, name: str, mask: HeadMask, source: Reading, seen: Reading, clip: Tensor) -> Trial:
     edges, pixels = outlines(clip, seen)
-    object_seen = edits(pair.target, seen)["object"]
-    return Trial(pair.name, seed, name, str(mask), apart(source, seen), float(edges[0]), int(pixels[0]), object_seen)
+    colour, right = seen.names("colour")[0], edits(pair.target, seen)["object"]
+    return Trial(pair.name, seed, name, str(mask), apart(source, seen), float(edges[0]), int(pixels[0]), colour, right)
 
 
 @dataclass(frozen=True)
 class Row:
     """One variant of a pair's target, over seeds.
 
-    pan, error: the camera's distance to the source in px, mean over seeds and its standard error. kept_pan: that
-    distance as a part of the plain target's, and drawn: how strong outlines at the object are, as a part of the plain
-    target's, each with its standard error, paired over seeds. x, horizon: px. seen: the share of clips in which the
-    probe sees the object.
+    pan, error: the camera's distance to the source in px, mean over seeds and its standard error. pan_part: that
+    distance as a part of the plain target's. drawn: how strong outlines at the object are, as a part of the plain
+    target's; alike: the same of those clips only whose object has the plain target's colour, since a brown dog has
+    weaker outlines than a black one, however well it is drawn; nan without such clips. Each with its standard error,
+    paired over seeds. x, horizon: px. seen: the share of clips in which the probe sees the object.
     """
 
     pair: str
@@ -143,6 +145,7 @@ class Row:
     error: float
     pan_part: tuple[float, float]
     drawn: tuple[float, float]
+    alike: tuple[float, float]
     x: float
     horizon: float
     seen: float
@@ -170,6 +173,7 @@ def _rows(found: Sequence[Trial]) -> Iterator[Row]:
                 _error(pans),
                 _ratio(pans, [trial.distances["pan"] for trial in beside]),
                 _ratio(*_strengths(of, beside)),
+                _ratio(*_strengths(*_of_one_colour(of, beside))),
                 fmean(trial.distances["x"] for trial in of),
                 fmean(trial.distances["horizon"] for trial in of),
                 fmean(trial.seen for trial in of),
@@ -199,9 +203,14 @@ def _strength(trial: Trial) -> float:
     return trial.edges / max(1, trial.pixels)
 
 
+def _of_one_colour(of: Sequence[Trial], beside: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+    same = [(one, other) for one, other in zip(of, beside, strict=True) if one.colour == other.colour]
+    return [one for one, _ in same], [other for _, other in same]
+
+
 def _strengths(of: Sequence[Trial], beside: Sequence[Trial]) -> tuple[list[float], list[float]]:
     """Edges per pixel of all clips together, as `paper.drawn` has it: each clip's part of the mean."""
-    scales = [max(1, sum(trial.pixels for trial in some)) / len(some) for some in (of, beside)]
+    scales = [max(1, sum(trial.pixels for trial in some)) / max(1, len(some)) for some in (of, beside)]
     return [trial.edges / scales[0] for trial in of], [trial.edges / scales[1] for trial in beside]
 
 
@@ -211,7 +220,7 @@ def _error(values: Sequence[float]) -> float:
 
 def _ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float]:
     """mean(above) / mean(below) and its standard error (delta method), the values paired."""
-    level = fmean(below)
+    level = fmean(below) if below else 0.0
     if level == 0:
         return math.nan, math.inf
     ratio = fmean(above) / level

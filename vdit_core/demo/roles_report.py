@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,26 +29,29 @@ def as_text(found: Sequence[Trial]) -> str:
     """The table (Markdown), and below it the camera's heads beside random ones, paired over seeds."""
     heads = [
         "pair", "maps of the source in", "seeds", "pan, px", "pan, of the plain target's",
-        "outlines, of the plain target's", "object's x, px", "horizon, px", "object seen",
+        "outlines, of the plain target's", "of clips of its colour", "object's x, px", "horizon, px", "object seen",
     ]  # fmt: skip
     lines = [markdown(heads, map(_cells, rows(found)))]
     for pair, of in differences(found).items():
         (pan, pan_error), (drawn, drawn_error) = of["pan"], of["drawn"]
         lines.append(
-            f"\n{pair}: with {RANDOM} the pan is {pan:.1f} ± {pan_error:.1f} px further from the source's than with "
-            f"{CAMERA}, and outlines are {drawn:+.0%} ± {drawn_error:.0%} of the plain target's stronger."
+            f"\n{pair}, {RANDOM} less {CAMERA}, paired over seeds: pan {pan:+.1f} ± {pan_error:.1f} px, outlines "
+            f"{drawn:+.0%} ± {drawn_error:.0%} of the plain target's."
         )
     return "\n".join(lines)
 
 
 def _cells(row: Row) -> list[str]:
     def part(value: tuple[float, float]) -> str:
-        return "100%" if row.variant == PLAIN else f"{value[0]:.0%} ± {value[1]:.0%}"
+        if row.variant == PLAIN:
+            return "100%"
+        if math.isnan(value[0]):
+            return "none"
+        return f"{value[0]:.0%}" + ("" if math.isinf(value[1]) else f" ± {value[1]:.0%}")
 
-    return [
-        row.pair, row.variant, str(row.seeds), f"{row.pan:.1f} ± {row.error:.1f}", part(row.pan_part), part(row.drawn),
-        f"{row.x:.1f}", f"{row.horizon:.1f}", f"{row.seen:.0%}",
-    ]  # fmt: skip
+    pan = f"{row.pan:.1f}" + ("" if math.isinf(row.error) else f" ± {row.error:.1f}")
+    parts = (part(value) for value in (row.pan_part, row.drawn, row.alike))
+    return [row.pair, row.variant, str(row.seeds), pan, *parts, f"{row.x:.1f}", f"{row.horizon:.1f}", f"{row.seen:.0%}"]
 
 
 def tried_picture(found: Sequence[Trial]) -> Image.Image:

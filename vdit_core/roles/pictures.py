@@ -36,9 +36,7 @@ def roles_picture(found: Roles, title: str, chosen: Collection[tuple[int, int]] 
             axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, color=color, linewidth=0))
             if head in chosen:
                 width = 2.4 if words else 1.6
-                axes.add_patch(
-                    Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=INK, linewidth=width)
-                )
+                axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, fill=False, edgecolor=INK, linewidth=width))
             if words:
                 ink = "black" if _light(color) else "white"
                 moves = f"\n{found.speed(head):.2f} tokens/frame" if role in (MOTION, TRACKER) else ""
