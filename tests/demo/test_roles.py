@@ -114,7 +114,7 @@ def test_roles_of_the_demo_model(tmp_path, capsys):
     with Image.open(tmp_path / "dog.png") as picture:
         assert picture.height > 8 * 192
     said = capsys.readouterr().out
-    assert "- camera only (the heads that move most with the video):" in said
+    assert "- camera only (the heads that move most with the video, at most half of a layer's):" in said
     assert "| dog | all heads | 1 |" in said
 
 

@@ -57,6 +57,10 @@ class Roles:
         """In tokens a frame."""
         return float(self.table.speed[self.place(head)])
 
+    def sway(self, head: tuple[int, int]) -> float:
+        """How much its displacement differs between videos, in tokens a frame."""
+        return float(self.table.sway[self.place(head)])
+
     def score(self, head: tuple[int, int]) -> float:
         """Of a head's own role; of a mixed one the best score."""
         of = {role: float(values[self.place(head)]) for role, values in self.scores.items()}

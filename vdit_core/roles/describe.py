@@ -30,7 +30,7 @@ def as_json(found: Roles) -> dict[str, Any]:
         }
         heads.append(
             {"layer": head[0], "head": head[1], "role": role, "score": round(found.score(head), 4),
-             "speed": round(found.speed(head), 4), **figures}
+             "speed": round(found.speed(head), 4), "sway": round(found.sway(head), 4), **figures}
         )  # fmt: skip
     level = {name: round(float(value), 4) for name, value in table.level.items() if name != "displacement"}
     return {

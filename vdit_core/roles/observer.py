@@ -38,8 +38,9 @@ class HeadTable:
 
     run: of the first recording. layers, heads: which ones, in the order of `figures`, (layers, heads): means over
     evaluations, branches and videos. speed: (layers, heads), the length of the displacement, mean over videos: videos
-    that move in opposite directions have a displacement of 0 together, not a speed. moved: (videos, layers, heads, 2),
-    the displacement in each. level: the same figures of a map without preference, 0-D.
+    that move in opposite directions have a displacement of 0 together, not a speed. sway: (layers, heads), the root
+    mean square of how far the displacement in a video is from that of all; of a single video its speed. moved: (videos,
+    layers, heads, 2), the displacement in each. level: the same figures of a map without preference, 0-D.
     """
 
     run: Run
@@ -47,6 +48,7 @@ class HeadTable:
     heads: tuple[int, ...]
     figures: HeadFigures
     speed: Tensor
+    sway: Tensor
     moved: Tensor
     level: HeadFigures
     calls: int
@@ -143,13 +145,16 @@ def table(runs: Sequence[ObservedHeads]) -> HeadTable:
                 )
     videos = [_of_videos(seen, layers) for seen in runs]
     every = HeadFigures(**{name: torch.cat([getattr(of, name) for of in videos]) for name, _ in videos[0].items()})
+    moved = every.displacement
+    sway = (moved - moved.mean(0) * (len(moved) > 1)).square().sum(-1).mean(0).sqrt()
     return HeadTable(
         first.run,
         layers,
         first.heads,
         every.map(lambda x: x.mean(0)),
-        every.displacement.norm(dim=-1).mean(0),
-        every.displacement,
+        moved.norm(dim=-1).mean(0),
+        sway,
+        moved,
         uniform(first.run.grid),
         sum(len(seen.calls) for seen in runs),
     )

@@ -49,22 +49,36 @@ def test_presets_choose_by_role(roles):
     assert list(roles.roles.values()) == [MOTION, TRACKER, LAYOUT, FIRST, MOTION, MIXED]
     found = {name: heads_of(name, roles) for name in PRESETS}
     assert found == {
-        "camera only": [(0, 0)],  # the other one moves at less than half its speed
+        "camera only": [(0, 0), (2, 0)],
         "motion only": [(0, 0), (0, 1), (2, 0)],
         "layout only": [(1, 0)],
         "all but identity": [(0, 0), (0, 1), (1, 1), (2, 0), (2, 1)],
     }
 
 
-def test_how_fast_a_head_must_be_depends_on_the_fastest(roles, monkeypatch):
-    monkeypatch.setattr("vdit_core.roles.presets.FAST", 0.25)
-    assert heads_of("camera only", roles) == [(0, 0), (2, 0)]
+def test_the_camera_takes_half_of_a_layer_those_that_sway_most():
+    """Of three moving heads of a layer of four: one moves alike in both videos."""
+    run = Run(ModelSignature(1, 4, GRID.tokens), GRID, (1.0,), ("cond",), 1, torch.float32)
+    still = planted.own_place(GRID)
+
+    def video(*shifts):
+        pairs = [planted.head(GRID, planted.moving(GRID, 0, shift)) for shift in shifts]
+        pairs.append(planted.head(GRID, still))
+        q, k = (torch.stack([pair[n] for pair in pairs])[None] for n in (0, 1))
+        return ObservedHeads(run, (0, 1, 2, 3), {Key(Evaluation(1.0), "cond", 0): head_figures(q, k, GRID)})
+
+    found = classify(table([video(1, 2, 2), video(-1, 2, -1)]))
+    assert list(found.roles.values()) == [MOTION, MOTION, MOTION, LAYOUT]
+    assert [round(found.sway((0, head)), 1) for head in range(3)] == [1.0, 0.0, 1.5]
+    assert heads_of("camera only", found) == [(0, 0), (0, 2)]
+    alone = classify(table([video(1, 2, 2)]))
+    assert [round(alone.sway((0, head)), 1) for head in range(3)] == [1.0, 2.0, 2.0]
 
 
 def test_a_mask_is_made_for_the_model_of_the_roles(roles):
     mask = preset("camera only", roles, strength=0.5)
-    assert mask == HeadMask("0@0:0.5", layers=3, heads=2)
-    assert mask.resolve(3, 2) == {0: (0.5, 0.0)}
+    assert mask == HeadMask("0@0:0.5, 2@0:0.5", layers=3, heads=2)
+    assert mask.resolve(3, 2) == {0: (0.5, 0.0), 2: (0.5, 0.0)}
     with pytest.raises(SelectionError, match="made for a model of 3 layers"):
         mask.resolve(9, 2)
 
@@ -139,7 +153,7 @@ def test_table_and_report_name_every_head(roles):
     text, found = as_text(roles), as_json(roles)
     assert "| 0@0 | motion |" in text
     assert "1.00 (+0.00, +1.00)" in text
-    assert "camera only (the heads that move most with the video): `0@0`" in text
+    assert "camera only (the heads that move most with the video, at most half of a layer's): `0@0, 2@0`" in text
     assert [(head["layer"], head["head"], head["role"]) for head in found["heads"]][3] == (1, 1, FIRST)
     assert found["presets"]["layout only"] == "1@0"
     assert found["uniform"]["first"] == pytest.approx(0.25)
