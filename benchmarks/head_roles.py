@@ -6,7 +6,7 @@
 Takes the roles of the demo model's heads from clips of other seeds, then samples for each seed the source and both
 pairs' targets under every variant's mask. Each seed's trials are added to trials.json in the folder, so that a run that
 was broken off goes on where it was; seeds and variants that are there already are not sampled again. At the end it
-prints the table and draws roles.png and tried.png, and for the last seed that was sampled a contact sheet per pair.
+prints the table and draws roles.png, and for the last seed that was sampled a contact sheet per pair.
 Sampling a seed with all variants takes 3 to 8 minutes on two cores.
 """
 
@@ -22,8 +22,8 @@ import torch
 from vdit_core.demo import roles as demo
 from vdit_core.demo.model import DemoModel
 from vdit_core.demo.probe import AttributeProbe
-from vdit_core.demo.roles_report import as_text, sheet, tried_picture
-from vdit_core.reporting.files import write_json, write_picture
+from vdit_core.demo.roles_report import as_text, beside, sheet, tried_picture
+from vdit_core.reporting.files import write_json, write_picture, write_text
 from vdit_core.roles.describe import as_json
 from vdit_core.roles.describe import as_text as roles_text
 from vdit_core.roles.pictures import roles_picture
@@ -47,7 +47,6 @@ def main() -> None:
     print(roles_text(roles))
     write_json(options.out / "roles.json", as_json(roles))
     picture = roles_picture(roles, "Head roles of the demo model · framed: camera only", heads_of(demo.CAMERA, roles))
-    write_picture(options.out / "roles.png", picture)
 
     file = options.out / "trials.json"
     found = [demo.Trial(**trial) for trial in json.loads(file.read_text())] if file.exists() else []
@@ -63,13 +62,13 @@ def main() -> None:
             model, probe, roles, seed, variants=variants, window=options.window, steps=options.steps
         )
         found += some
-        write_json(file, [asdict(trial) for trial in found])
+        write_text(file, "[\n" + ",\n".join(json.dumps(asdict(trial)) for trial in found) + "\n]\n")
         for pair in demo.TRIED:
             of = [n for n, trial in enumerate(some) if trial.pair == pair]
             write_picture(options.out / f"{pair}.png", sheet([some[n] for n in of], clips[[0, *(n + 1 for n in of)]]))
         print(f"seed {seed}: {len(some)} clips", flush=True)
     print(as_text(found))
-    write_picture(options.out / "tried.png", tried_picture(found))
+    write_picture(options.out / "roles.png", beside(picture, tried_picture(found)))
 
 
 if __name__ == "__main__":

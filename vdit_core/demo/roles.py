@@ -123,8 +123,9 @@ def trials(
 
 def _trial(pair: Pair, seed: int, name: str, mask: HeadMask, source: Reading, seen: Reading, clip: Tensor) -> Trial:
     edges, pixels = outlines(clip, seen)
+    distances = {name: round(px, 4) for name, px in apart(source, seen).items()}
     colour, right = seen.names("colour")[0], edits(pair.target, seen)["object"]
-    return Trial(pair.name, seed, name, str(mask), apart(source, seen), float(edges[0]), int(pixels[0]), colour, right)
+    return Trial(pair.name, seed, name, str(mask), distances, round(float(edges[0]), 3), int(pixels[0]), colour, right)
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,14 @@ def _panel(axes: Axes, table: Sequence[Row]) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
 
+def beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures next to each other, on white."""
+    both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
+    both.paste(left, (0, (both.height - left.height) // 2))
+    both.paste(right, (left.width, (both.height - right.height) // 2))
+    return both
+
+
 def sheet(found: Sequence[Trial], clips: Tensor, columns: int = 5) -> Image.Image:
     """Frames of some trials' clips, a row each, under the source's; clips: as `roles.trials` returns them."""
     first = PAIRS[found[0].pair]
