@@ -27,6 +27,8 @@ class LiveTransfer(MapTransfer):
 
     Args:
         where: layers, heads, steps and branches.
+        footage: what the source is, (1, channels, frames, height, width) as the VAE gives it, instead of what the model
+            makes of its prompt: it is noised to the level of each step with the noise that the run starts from.
         masks: a mask for each target, instead of `where.layers`: sample n takes the source's map in the layers of
             masks[n - 1] ("none": it runs as it is). So one run samples a target under many masks.
 
@@ -38,8 +40,14 @@ class LiveTransfer(MapTransfer):
     any_grid = True
     one_noise = True
 
-    def __init__(self, where: TransferConfig | None = None, masks: Sequence[LayerMask] | None = None) -> None:
+    def __init__(
+        self,
+        where: TransferConfig | None = None,
+        masks: Sequence[LayerMask] | None = None,
+        footage: Tensor | None = None,
+    ) -> None:
         super().__init__(where)
+        self.driven = {} if footage is None else {0: footage}
         self.masks = None if masks is None else tuple(masks)
         self._strengths: list[dict[int, float]] = []  # of each sample, by layer
 
