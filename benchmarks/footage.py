@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Method:
 
 
 def steps_of(levels: list[float]) -> Iterator[tuple[float, float]]:
-    return zip(levels, levels[1:], strict=False)
+    return pairwise(levels)
 
 
 @torch.no_grad()
@@ -229,9 +230,7 @@ def tabulated(rows: dict[str, dict[str, list[dict[str, float]]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--choose", action="store_true", help="all candidates on the scenes that settings are chosen on"
-    )
+    parser.add_argument("--choose", action="store_true", help="try all candidates, on other scenes")
     parser.add_argument("--scenes", type=int, default=16)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--device", default="cpu")

@@ -66,8 +66,9 @@ class FlowEdit:
         return self.footage + total / self.config.draws
 
     def noise(self, sigma: float, draw: int) -> Tensor:
-        """Of the footage's shape; drawn on the CPU, so that every device gets the same."""
-        key = hashlib.sha256(f"{self.seed} {sigma:.5f} {draw}".encode()).digest()
+        """Of the footage's shape; drawn on the CPU, so that every device gets the same. Every second draw is the one
+        before with its sign changed: what is odd in the noise cancels."""
+        key = hashlib.sha256(f"{self.seed} {sigma:.5f} {draw // 2}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
         drawn = torch.randn(self.footage.shape, generator=generator)
-        return drawn.to(self.footage)
+        return (-drawn if draw % 2 else drawn).to(self.footage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def edit_footage(
     flow, transfer = FlowEdit(footage, config, seed), LiveTransfer(where)
     edits = footage.expand(len(targets), *footage.shape[1:]).clone()
     with attach(pipe, *more, transfer, branches=branches):
-        for sigma, following in zip(levels, levels[1:], strict=False):
+        for sigma, following in pairwise(levels):
             denoised = flow.denoised(edits, sigma, lambda rows, sigma: rows - sigma * moves(rows, sigma))
             edits = edits + (edits - denoised) / sigma * (following - sigma)
             if on_step:
