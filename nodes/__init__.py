@@ -7,7 +7,15 @@ from comfy_api.latest import ComfyExtension, io
 from . import renamed
 from .compare import CompareAttention
 from .demo_model import DemoModel
-from .files import LoadAttentionStore, LoadSparsityProfile, SaveAttentionStore, SaveSparsityProfile
+from .files import (
+    LoadAttentionStore,
+    LoadHeadMask,
+    LoadSparsityProfile,
+    SaveAttentionStore,
+    SaveHeadMask,
+    SaveSparsityProfile,
+)
+from .head_mask import HeadMaskNode
 from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
 from .record import FinishRecording, RecordAttention
@@ -25,6 +33,9 @@ NODES = [
     TransferAttention,
     LiveTransferNode,
     LayerMaskNode,
+    HeadMaskNode,
+    SaveHeadMask,
+    LoadHeadMask,
     SaveAttentionStore,
     LoadAttentionStore,
     AttentionStructure,

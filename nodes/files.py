@@ -1,4 +1,4 @@
-"""Save and Load Attention Store, Save and Load Sparsity Profile: files in output/attention and input/attention."""
+"""Save and Load of recordings, sparsity profiles and head masks: files in output/attention and input/attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from comfy_api.latest import io
 
+from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.outcome import done
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.sparse.profile import SparseProfile
@@ -15,10 +16,11 @@ from .outcomes import Telling
 
 _STORES = NamedFiles("recording", ".safetensors")
 _PROFILES = NamedFiles("sparsity profile", ".json")
+_MASKS = NamedFiles("head mask", ".headmask")
 
 
 class _Save(io.ComfyNode):
-    """What both Save nodes check."""
+    """What all Save nodes check."""
 
     files: ClassVar[NamedFiles]
 
@@ -37,7 +39,7 @@ class _Save(io.ComfyNode):
 
 
 class _Load(io.ComfyNode):
-    """What both Load nodes check; None: the file comes from a Save node that has not run yet."""
+    """What all Load nodes check; None: the file comes from a Save node that has not run yet."""
 
     files: ClassVar[NamedFiles]
 
@@ -190,3 +192,70 @@ class LoadSparsityProfile(_Load):
         telling = Telling(cls.hidden.unique_id, "Load Sparsity Profile")
         text = f"loaded {profile.method}, {profile.model.layers} layers"
         return io.NodeOutput(profile, ui=telling.tell(done(text), profile.model))
+
+
+class SaveHeadMask(_Save):
+    files = _MASKS
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_SaveHeadMask",
+            display_name="Save Head Mask",
+            category=sockets.CATEGORY,
+            description="Writes a mask of layers and heads to output/attention, for other workflows and for others "
+            "with this model.",
+            search_aliases=["export heads"],
+            inputs=[
+                sockets.HeadMask.Input("mask", tooltip="The mask, from Head Mask."),
+                cls._prefix("mask"),
+            ],
+            outputs=[
+                sockets.HeadMask.Output(display_name="head mask", tooltip="The same mask."),
+                io.Combo.Output(display_name="file", tooltip="The written file, for Load Head Mask."),
+            ],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, mask: HeadMask, filename_prefix: str) -> io.NodeOutput:
+        name, path = cls.files.new(filename_prefix)
+        mask.save(path)
+        telling = Telling(cls.hidden.unique_id, "Save Head Mask")
+        return io.NodeOutput(mask, name, ui=telling.tell(done(f"saved {path.name}")))
+
+
+class LoadHeadMask(_Load):
+    files = _MASKS
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_LoadHeadMask",
+            display_name="Load Head Mask",
+            category=sockets.CATEGORY,
+            description="Reads a mask of layers and heads from output/attention or input/attention.",
+            search_aliases=["import heads"],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    display_name="head mask",
+                    options=_MASKS.names(),
+                    tooltip="A file that Save Head Mask wrote (press R to refresh the list), or its file output.",
+                )
+            ],
+            outputs=[
+                sockets.HeadMask.Output(
+                    display_name="head mask", tooltip="The head mask, for transfers, Sparse Attention and Sink Control."
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        mask = HeadMask.load(cls.files.path(file, must_exist=True))
+        telling = Telling(cls.hidden.unique_id, "Load Head Mask")
+        shown = mask.text if len(mask.text) <= 40 else f"{mask.text[:40]}…"
+        return io.NodeOutput(mask, ui=telling.tell(done(f"loaded {shown}")))

@@ -141,7 +141,8 @@ def show(node: str | None, verdict: Verdict, model: ModelSignature | None = None
     if None in (server, context, node) or server.client_id is None:
         return
     told: dict[str, Any] = {"node": node, "text": verdict.text, "level": verdict.level.value, "by": by or node}
-    told |= {"layers": None, "kinds": []} if model is None else {"layers": model.layers, "kinds": model.kinds}
+    shape = (None, None, []) if model is None else (model.layers, model.heads, model.kinds)
+    told |= dict(zip(("layers", "heads", "kinds"), shape, strict=True))
     told["good"] = verdict.level in (Level.DONE, Level.IDLE)  # for pages that were opened before an update
     run = {"prompt": context.prompt_id, "workflow": _workflow(server, context.prompt_id)}
     server.send_sync(EVENT, told | run, server.client_id)

@@ -9,8 +9,10 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.outcome import done
 from ..vdit_core.recording.store import AttentionStore
+from ..vdit_core.selection import LayerMask
 from ..vdit_core.sinks.control import ACTIONS, SinkControl, Targets
 from ..vdit_core.sinks.describe import describe
 from ..vdit_core.sinks.detect import PARTICIPATION, RATIO, detect
@@ -151,6 +153,9 @@ class SinkControlNode(TellingNode):
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model. Connect the output to the sampler."),
                 sockets.Sinks.Input("sinks",
                     tooltip="The sinks that Sink Inspector found in the same model, at the same size and length."),
+                sockets.mask("mask",
+                    "The heads in which sinks are changed, and how strongly, from Head Mask or Layer Mask. Without a "
+                    "connection all sinks are changed."),
                 io.Combo.Input(
                     "action", options=list(ACTIONS), default="mask",
                     tooltip="What is done to the sinks. mask leaves their keys out. cap limits their attention. mean "
@@ -178,7 +183,18 @@ class SinkControlNode(TellingNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model: Any, sinks: Targets, action: str, of: str, cap: float, random_seed: int) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: Any,
+        sinks: Targets,
+        action: str,
+        of: str,
+        cap: float,
+        random_seed: int,
+        mask: LayerMask | HeadMask | None = None,
+    ) -> io.NodeOutput:
+        if mask is not None:
+            sinks = sinks.within(mask)
         if of == _INSTEAD[1]:
             draw = sinks.random_tokens if action in ("mask", "cap") else sinks.random_heads
             sinks = draw(random_seed)

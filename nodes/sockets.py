@@ -13,6 +13,9 @@ AttentionStore = io.Custom("ATTENTION_STORE")
 #: A strength per layer; `vdit_core.selection.LayerMask`.
 LayerMask = io.Custom("LAYER_MASK")
 
+#: A strength per layer and head; `vdit_core.head_mask.HeadMask`.
+HeadMask = io.Custom("HEAD_MASK")
+
 #: What each layer and head tolerates; `vdit_core.sparse.profile.SparseProfile`.
 SparseProfile = io.Custom("SPARSE_PROFILE")
 
@@ -23,3 +26,8 @@ SinkRecord = io.Custom("SINK_RECORD")
 Sinks = io.Custom("SINKS")
 
 CATEGORY = "VDiT Attention"
+
+
+def mask(name: str, tooltip: str) -> io.MultiType.Input:
+    """An optional input for a mask of either kind."""
+    return io.MultiType.Input(name, types=[LayerMask, HeadMask], optional=True, tooltip=tooltip)

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.selection import LayerMask, SelectionError
 from ..vdit_core.sparse.config import IF_SLOWER, SparseConfig
 from ..vdit_core.sparse.methods import METHODS
@@ -30,6 +31,11 @@ def where_inputs() -> list[io.Input]:
             "dense_layers", default="none",
             tooltip="The layers that are computed whole, written as in Layer Mask: none, 3, 3-7. A strength such as "
             "3-7:0.5 goes half of the way from keep to whole.",
+        ),
+        sockets.mask(
+            "dense_mask",
+            "The layers or heads that are computed whole, from Layer Mask or Head Mask. It is used instead of dense "
+            "layers.",
         ),
         io.Float.Input(
             "dense_first", display_name="dense first steps (%)", default=10.0, min=0.0, max=100.0, step=5.0,
@@ -68,13 +74,14 @@ def settings(
     if_slower: str,
     temperature: float = 1.0,
     profile: SparseProfile | None = None,
+    dense_mask: LayerMask | HeadMask | None = None,
 ) -> SparseConfig:
-    """The node's inputs as `SparseConfig`; its percentages become shares."""
+    """The node's inputs as `SparseConfig`; its percentages become shares, and a mask takes the text's place."""
     return SparseConfig(
         method=method,
         density=keep / 100,
         profile=profile,
-        dense_layers=LayerMask(dense_layers),
+        dense_layers=LayerMask(dense_layers) if dense_mask is None else dense_mask,
         dense_first=dense_first / 100,
         dense_last=dense_last / 100,
         temperature=temperature,

@@ -9,8 +9,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..vdit_core import outcome
+from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.hosts.comfy import signature
 from ..vdit_core.outcome import idle
+from ..vdit_core.selection import LayerMask
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.quality import compare
 from . import images, sockets, sparse
@@ -75,6 +77,7 @@ class SparseReport(io.ComfyNode):
         minimum_tokens: int,
         if_slower: str,
         profile: SparseProfile | None = None,
+        dense_mask: LayerMask | HeadMask | None = None,
         **sampling: Any,
     ) -> io.NodeOutput:
         images.need_matplotlib()
@@ -94,7 +97,15 @@ class SparseReport(io.ComfyNode):
             telling.show(idle(f"{done} of {total} videos"), made)
 
         settings = sparse.settings(
-            method, 100, dense_layers, dense_first, dense_last, first_frame, minimum_tokens, if_slower
+            method,
+            100,
+            dense_layers,
+            dense_first,
+            dense_last,
+            first_frame,
+            minimum_tokens,
+            if_slower,
+            dense_mask=dense_mask,
         )
         found = compare(videos.sample, videos.decode, settings, shares, profile, video_done)
         shown = [video.label for video in found.videos if video.density == shares[0]]

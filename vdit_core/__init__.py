@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .call import AttentionCall, Chain, Interceptor, ModelSignature, Run, Site, TokenGrid
     from .errors import VDiTError
+    from .head_mask import HeadMask
     from .hosts.diffusers import attach
     from .maps.observer import MapObserver
     from .maps.statistics import MapStatistics, map_statistics
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "call": ("AttentionCall", "Chain", "Interceptor", "ModelSignature", "Run", "Site", "TokenGrid"),
     "errors": ("VDiTError",),
+    "head_mask": ("HeadMask",),
     "hosts.diffusers": ("attach",),
     "maps.observer": ("MapObserver",),
     "maps.statistics": ("MapStatistics", "map_statistics"),
@@ -55,6 +57,7 @@ __all__ = [
     "Calibration",
     "Chain",
     "Findings",
+    "HeadMask",
     "Indices",
     "Interceptor",
     "LayerMask",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-TYPES = ("ATTENTION_STORE", "ATTENTION_RECORDER", "LAYER_MASK", "SPARSE_PROFILE", "SINK_RECORD", "SINKS")
+TYPES = ("ATTENTION_STORE", "ATTENTION_RECORDER", "LAYER_MASK", "HEAD_MASK", "SPARSE_PROFILE", "SINK_RECORD", "SINKS")
 
 COLORS = """(types) => types.map((type) => [
   app.canvas.default_connection_color_byType[type],

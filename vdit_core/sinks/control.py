@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from ..attention.blend import blend
 from ..call import AttentionCall, Interceptor, ModelSignature, Proceed, Run, Site, TokenGrid
 from ..coverage import Place, gaps
 from ..errors import VDiTError
+from ..head_mask import HeadMask, head_strengths
 from ..outcome import Verdict, done, failed, idle
+from ..selection import LayerMask
 from .bias import masked, to_mass
 from .detect import Findings
 
@@ -26,11 +29,16 @@ class ControlError(VDiTError, ValueError):
 
 @dataclass(frozen=True)
 class Targets:
-    """What is changed: (layer, head) -> tokens; and of what it was found, to be checked."""
+    """What is changed: (layer, head) -> tokens; and of what it was found, to be checked.
+
+    strengths: how much of a head's output is changed, from 0 to 1, where that is less than all of it; 0 for heads that
+        have sinks and are left as they are.
+    """
 
     model: ModelSignature
     grid: TokenGrid
     tokens: Mapping[tuple[int, int], tuple[int, ...]]
+    strengths: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, findings: Findings, model: ModelSignature) -> Targets:
@@ -39,6 +47,20 @@ class Targets:
         for sink in findings.sinks:
             found[sink.layer, sink.head] = (*found.get((sink.layer, sink.head), ()), sink.token)
         return cls(model, findings.grid, found)
+
+    def within(self, mask: LayerMask | HeadMask) -> Targets:
+        """Those in heads to which a mask gives a strength above 0, changed that much.
+
+        Raises:
+            SelectionError: if the mask does not fit the model.
+        """
+        masked = head_strengths(mask, self.model)
+        strengths = dict.fromkeys(self.strengths, 0.0)
+        for layer, head in self.tokens:
+            of_head = masked[layer][head] if layer in masked else 0.0
+            strengths[layer, head] = of_head * self.strengths.get((layer, head), 1.0)
+        tokens = {head: found for head, found in self.tokens.items() if strengths[head]}
+        return replace(self, tokens=tokens, strengths=strengths)
 
     def random_tokens(self, seed: int = 0) -> Targets:
         """A control: in the same heads as many other tokens, at random."""
@@ -56,11 +78,16 @@ class Targets:
             (layer, head)
             for layer in range(self.model.layers)
             for head in range(self.model.heads)
-            if (layer, head) not in self.tokens
+            if (layer, head) not in self.tokens and (layer, head) not in self.strengths
         ]
         order = torch.randperm(len(others), generator=generator).tolist()
         chosen = sorted(others[i] for i in order[: len(self.tokens)])
-        return replace(self, tokens=dict(zip(chosen, self.tokens.values(), strict=False)))
+        instead = dict(zip(chosen, self.tokens, strict=False))
+        return replace(
+            self,
+            tokens={other: self.tokens[head] for other, head in instead.items()},
+            strengths={other: self.strengths.get(head, 1.0) for other, head in instead.items()},
+        )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -124,15 +151,22 @@ class SinkControl(Interceptor):
         branches = {row.branch for row in call.site.rows}
         self.changed += len(branches)
         self._came |= {(call.site.layer, call.site.step, branch) for branch in branches}
+        given = self.targets.strengths
+        strengths = [[given.get((call.site.layer, head), 1.0) for head in range(call.q.shape[1])]] * len(call.q)
         if self.action in ("mask", "cap"):
             if self.action == "mask":
                 bias = masked(call.q.shape[1], call.q.shape[2], chosen, call.q.device)
             else:
                 wanted = {head: dict.fromkeys(keys, self.cap) for head, keys in chosen.items()}
                 bias = to_mass(call.q, call.k, wanted, call.bias, only_down=True)
-            return proceed(replace(call, bias=bias if call.bias is None else call.bias + bias))
-        output = proceed(call).clone()
+            biased = replace(call, bias=bias if call.bias is None else call.bias + bias)
+            if not any(0 < strength < 1 for strength in strengths[0]):
+                return proceed(biased)
+            own = proceed(call)
+            return blend(own, proceed(biased), strengths)
+        own = proceed(call)
+        output = own.clone()
         grid = call.of_grid(output)
         for head in chosen:
             grid[:, head] = grid[:, head].mean(1, keepdim=True) if self.action == "mean" else 0
-        return output
+        return blend(own, output, strengths)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..call import Run
+from ..head_mask import HeadMask, head_strengths
 from ..selection import LayerMask
 from .methods import METHODS
 from .profile import SparseProfile
@@ -25,7 +26,8 @@ class SparseConfig:
     density: the share of each map that is computed, from 0 to 1; for top-p methods the mass to be reached. 1 is the
         stock result, bit for bit. With a profile it is the mean over layers and heads.
     profile: how the density is spent on layers and heads.
-    dense_layers: layers that are computed whole; at a strength s below 1, that part of the way from density to whole.
+    dense_layers: layers, or heads of them, that are computed whole; at a strength s below 1, that part of the way from
+        density to whole.
     dense_first, dense_last: the share of the steps, from 0 to 1, that are computed whole.
     temperature: of all heads that are not dense; multiplies the profile's.
     first_frame: whether blocks of the first frame are always kept.
@@ -39,7 +41,7 @@ class SparseConfig:
     method: str = "block top-k"
     density: float = 0.3
     profile: SparseProfile | None = None
-    dense_layers: LayerMask = field(default_factory=lambda: LayerMask("none"))
+    dense_layers: LayerMask | HeadMask = field(default_factory=lambda: LayerMask("none"))
     dense_first: float = 0.1
     dense_last: float = 0.0
     temperature: float = 1.0
@@ -62,7 +64,7 @@ class SparseConfig:
         """The calls of a run that are meant.
 
         Raises:
-            SelectionError: if a dense layer is out of range.
+            SelectionError: if a dense layer or head is out of range.
             ProfileError: if the profile is of another model or method.
         """
         layers, heads = run.model.layers, run.model.heads
@@ -72,8 +74,8 @@ class SparseConfig:
             densities = profile.densities(self.density)
             density = torch.from_numpy(densities).float()
             temperature = temperature * torch.from_numpy(profile.temperatures(densities)).float()
-        for layer, strength in self.dense_layers.resolve(layers, run.model.kinds).items():
-            density[layer] += strength * (1 - density[layer])
+        for layer, of_heads in head_strengths(self.dense_layers, run.model).items():
+            density[layer] += torch.tensor(of_heads) * (1 - density[layer])
         temperature[density >= 1] = 1.0
         first, last = (math.ceil(share * run.steps - 1e-9) for share in (self.dense_first, self.dense_last))
         return ResolvedSparse(density, temperature, frozenset(range(first, run.steps - last)))

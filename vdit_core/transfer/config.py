@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..call import Run, Site
 from ..coverage import Place
 from ..errors import VDiTError
+from ..head_mask import HeadMask, head_strengths
 from ..selection import Indices, LayerMask, choose_branches
 
 
@@ -17,9 +18,12 @@ class TransferError(VDiTError, ValueError):
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """Which calls a transfer edits, and how much: layers with strengths, heads, steps, branches ("all" or a name)."""
+    """Which calls a transfer edits, and how much.
 
-    layers: LayerMask = field(default_factory=LayerMask)
+    layers: a strength per layer, or per layer and head. heads: which of these heads. steps. branches: "all" or a name.
+    """
+
+    layers: LayerMask | HeadMask = field(default_factory=LayerMask)
     heads: Indices = field(default_factory=Indices)
     steps: Indices = field(default_factory=Indices)
     branches: str = "all"
@@ -31,22 +35,30 @@ class TransferConfig:
             SelectionError: if a layer, head or step is out of range, or a branch is not in the run.
         """
         heads = self.heads.resolve(run.model.heads, "head")
+        masked = head_strengths(self.layers, run.model)
+        strengths = {
+            layer: tuple(strength if head in heads else 0.0 for head, strength in enumerate(of_layer))
+            for layer, of_layer in masked.items()
+        }
         return ResolvedTransfer(
-            strengths=self.layers.resolve(run.model.layers, run.model.kinds) if heads else {},
-            heads=None if len(heads) == run.model.heads else list(heads),
+            strengths={layer: of_layer for layer, of_layer in strengths.items() if any(of_layer)},
             steps=frozenset(self.steps.resolve(run.steps, "step")),
             branches=choose_branches(self.branches, run.branches),
+            no_strength=_why_no_strength(bool(heads), bool(masked)),
         )
 
 
 @dataclass(frozen=True)
 class ResolvedTransfer:
-    """A `TransferConfig`, resolved for one run. heads: None for all."""
+    """A `TransferConfig`, resolved for one run.
 
-    strengths: dict[int, float]
-    heads: list[int] | None
+    strengths: of every head, of each layer in which any has one above 0. no_strength: why there is none, if so.
+    """
+
+    strengths: dict[int, tuple[float, ...]]
     steps: frozenset[int]
     branches: tuple[str, ...]
+    no_strength: str = "no layer has a strength above 0"
 
     def take(self, site: Site) -> bool:
         return site.layer in self.strengths and site.step in self.steps
@@ -60,8 +72,13 @@ class ResolvedTransfer:
 
     def why_none(self) -> str | None:
         """Why no call at all is meant; None if some are."""
-        if self.heads == []:
-            return "no head is chosen"
         if not self.strengths:
-            return "no layer has a strength above 0"
+            return self.no_strength
         return None if self.steps else "no step is chosen"
+
+
+def _why_no_strength(heads: bool, masked: bool) -> str:
+    """Said where no head of any layer is left. heads: whether any is chosen; masked: whether the mask has any."""
+    if not heads:
+        return "no head is chosen"
+    return "the chosen heads have no strength above 0" if masked else "no layer has a strength above 0"

@@ -16,7 +16,8 @@ from .config import ResolvedTransfer, TransferConfig
 
 @dataclass
 class TransferReport:
-    """How many calls (layer x step x branch) were replaced, of how many that came or should have come.
+    """How many calls (layer x step x branch) were replaced, of how many that came or should have come. A call is
+    replaced when all heads are that it was meant for.
 
     missed: further calls at noise levels inside a step, where a sampler other than the recorded one looks in; they ran
     with the target's own map. causes: why some were not replaced, or what else is not as it should be. nothing: why
@@ -113,3 +114,9 @@ def put_rows(x: Tensor, rows: list[int], heads: list[int] | None, source: Tensor
     else:
         x[torch.tensor(rows)[:, None], torch.tensor(heads)] = source
     return x
+
+
+def replaced_heads(strengths: Sequence[float]) -> list[int] | None:
+    """The heads of a layer with a strength above 0; None for all of them."""
+    heads = [head for head, strength in enumerate(strengths) if strength]
+    return None if len(heads) == len(strengths) else heads

@@ -7,13 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..attention.blend import blend
 from ..call import AttentionCall, Proceed, Run, Site
 from ..coverage import Place, numbered, prompt_name
 from ..differences import Made, explain, mismatches
 from ..recording.store import SAME_LEVEL, AttentionStore, Evaluation, Key
 from ..recording.store.prefetch import Prefetch
 from .config import ResolvedTransfer, TransferConfig, TransferError
-from .map_transfer import MapTransfer, TransferReport, put_rows
+from .map_transfer import MapTransfer, TransferReport, put_rows, replaced_heads
 
 
 class Transfer(MapTransfer):
@@ -83,7 +84,8 @@ class Transfer(MapTransfer):
                 f"The store holds {source.samples} samples, this run has {run.samples}: "
                 "record one sample, or as many as the target has."
             )
-        if missing := sorted(set(places.heads or range(run.model.heads)) - set(source.heads)):
+        used = {head for of_layer in places.strengths.values() for head, strength in enumerate(of_layer) if strength}
+        if missing := sorted(used - set(source.heads)):
             raise TransferError(f"Heads {missing} were not recorded; the store holds heads {list(source.heads)}.")
         found = {step: self._find_step(run, step) for step in {step for _, step, _ in planned}}
         self._expected |= {
@@ -173,17 +175,21 @@ class Transfer(MapTransfer):
         ahead = self._prefetch.setdefault((q.device, q.dtype), ahead)
         sources = {branch: ahead.get(Key(evaluation, branch, site.layer)) for branch in recorded}
         ahead.expect(self._next(site, evaluation, recorded))
+        strengths = places.strengths[site.layer]
+        heads = replaced_heads(strengths)
         for branch, source in sources.items():
             rows = [i for i, row in enumerate(site.rows) if row.branch == branch]
             samples = [site.rows[i].sample for i in rows]
-            source_q, source_k = (self._for_rows(x, samples, places.heads) for x in source)
-            q, k = put_rows(q, rows, places.heads, source_q), put_rows(k, rows, places.heads, source_k)
+            source_q, source_k = (self._for_rows(x, samples, heads) for x in source)
+            q, k = put_rows(q, rows, heads, source_q), put_rows(k, rows, heads, source_k)
             self._replaced.add((site.layer, site.step, branch))
-        strength, edited = places.strengths[site.layer], replace(call, q=q, k=k)
-        if strength == 1:
+        edited, different = replace(call, q=q, k=k), {strength for strength in strengths if strength}
+        if different == {1}:
             return proceed(edited)
-        # Mixing outputs mixes maps: the values are the same. What is not replaced is the same in both.
-        return torch.lerp(proceed(call), proceed(edited), strength)
+        own, output = proceed(call), proceed(edited)
+        if len(different) == 1:  # what is not replaced is the same in both
+            return torch.lerp(own, output, different.pop())
+        return blend(own, output, [strengths] * len(output))
 
     def _count(self, site: Site, present: list[str], recorded: list[str]) -> None:
         """Calls at a step's own noise level count one by one; those between steps only if they have no recording."""

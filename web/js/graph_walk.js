@@ -19,9 +19,11 @@ export function* consumers(node, slot) {
   for (const id of node.outputs?.[slot]?.links ?? []) yield* targets(node.graph, linkOf(node.graph, id));
 }
 
-/** The slots of a node's inputs or outputs of one type. */
+/** The slots of a node's inputs or outputs of one type, or of one of several: "LAYER_MASK,HEAD_MASK". */
 export function slotsOf(type, slots) {
-  return (slots ?? []).flatMap((slot, index) => (slot.type === type ? [index] : []));
+  const wanted = new Set(String(type).split(","));
+  const fits = (slot) => String(slot.type).split(",").some((each) => wanted.has(each));
+  return (slots ?? []).flatMap((slot, index) => (fits(slot) ? [index] : []));
 }
 
 /** The nodes on the way to a running node, the outermost first; [] if the id ("12", "5:3" in a subgraph) is not here. */

@@ -1,14 +1,20 @@
-// Cells (layer_cells.js) beside the text of a layer mask. The text is what is saved and sent.
+// Cells (mask_cells.js) beside the text of a layer mask or a head mask. The text is what is saved and sent.
 
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { after } from "./after.js";
-import { LayerCells } from "./layer_cells.js";
-import { layersFor } from "./layer_count.js";
+import { headForm } from "./head_cells.js";
+import { layerForm } from "./layer_cells.js";
+import { shapeFor } from "./layer_count.js";
+import { MaskCells } from "./mask_cells.js";
 
-// The nodes that have such a text, and what it is called.
-const TEXTS = { VDiT_LayerMask: "mask", VDiT_SparseAttention: "dense_layers", VDiT_SparseReport: "dense_layers" };
-const WIDTH = 300;
+// The nodes that have such a text, what it is called, and the form of its cells.
+const TEXTS = {
+  VDiT_LayerMask: ["mask", layerForm],
+  VDiT_HeadMask: ["mask", headForm],
+  VDiT_SparseAttention: ["dense_layers", layerForm],
+  VDiT_SparseReport: ["dense_layers", layerForm],
+};
 const refreshers = new Map();
 let made = 0;
 
@@ -23,7 +29,7 @@ app.registerExtension({
     api.addEventListener("graphChanged", refreshAll);
   },
   nodeCreated(node) {
-    if (node.comfyClass in TEXTS) addCells(node, TEXTS[node.comfyClass]);
+    if (node.comfyClass in TEXTS) addCells(node, ...TEXTS[node.comfyClass]);
   },
   afterConfigureGraph: refreshAll,
 });
@@ -32,10 +38,10 @@ function refreshAll() {
   for (const refresh of refreshers.values()) refresh();
 }
 
-function addCells(node, name) {
+function addCells(node, name, form) {
   const text = node.widgets.find((widget) => widget.name === name);
-  const layers = node.widgets.find(({ name }) => name === "layers");
-  const cells = new LayerCells((written) => {
+  const counts = node.widgets.filter(({ name }) => name === "layers" || name === "heads");
+  const cells = new MaskCells(form, (written) => {
     text.value = written;
     text.callback?.(written, app.canvas, node);
     rememberSoon();
@@ -46,24 +52,27 @@ function addCells(node, name) {
     serialize: false,
     margin: 6,
     getMinHeight: () => cells.height + 2 * widget.margin,
+    getMinWidth: () => cells.width,
   });
   // Not in the workflow either: a widget's options only keep it out of the prompt.
   widget.serialize = false;
 
   const refresh = () => {
-    const { layers, kinds, assumed } = layersFor(node);
+    const { kinds, assumed, ...counted } = shapeFor(node);
+    const shape = { layers: counted.layers, ...(form === headForm && { heads: counted.heads }) };
+    const unknown = assumed.filter((what) => what in shape).map((what) => `${shape[what]} ${what}`);
     const linked = node.inputs?.some((input) => input.name === name && input.link != null);
-    const note = linked ? "the text comes from the link" : assumed ? `${layers} layers assumed` : "";
-    fitting(node, cells, () => cells.show({ text: String(text.value), layers, kinds, note, locked: linked }));
+    const note = linked ? "the text comes from the link" : unknown.length ? `${unknown.join(", ")} assumed` : "";
+    fitting(node, cells, () => cells.show({ text: String(text.value), ...shape, kinds, note, locked: linked }));
     node.setDirtyCanvas(true, true);
   };
   after(text, "callback", refresh);
-  if (layers) after(layers, "callback", refresh);
+  for (const count of counts) after(count, "callback", refresh);
   for (const event of ["onConfigure", "onConnectionsChange", "onPropertyChanged"]) after(node, event, refresh);
   after(node, "onAdded", () => refreshers.set(node, refresh));
   after(node, "onRemoved", () => refreshers.delete(node));
   refresh();
-  node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1]]);
+  node.setSize([Math.max(node.size[0], cells.width), node.computeSize()[1]]);
 }
 
 /** A node that was no higher than its cells needed stays so when their number changes; one drawn higher is left so. */
@@ -72,8 +81,9 @@ function fitting(node, cells, change) {
   const snug = drawn ? drawn <= cells.height + 1 : node.size[1] <= node.computeSize()[1] + 1;
   const before = cells.height;
   change();
-  const least = node.computeSize()[1];
-  if (node.size[1] < least || (snug && cells.height < before)) node.setSize([node.size[0], least]);
+  const [width, least] = [Math.max(node.size[0], cells.width), node.computeSize()[1]];
+  if (node.size[1] < least || (snug && cells.height < before)) node.setSize([width, least]);
+  else if (node.size[0] < width) node.setSize([width, node.size[1]]);
 }
 
 let remembering;

@@ -26,31 +26,35 @@ export function write(strengths) {
   return grounds.map((ground) => writeOn(ground, rounded)).reduce((a, b) => (b.length < a.length ? b : a));
 }
 
-// Every term is read before any is resolved, so that of two mistakes Python and the page name the same one.
-function readTerms(text) {
+/**
+ * Every term of a mask: what `read` makes of its indices, and its strength. Every term is read before any is resolved, so
+ * that of two mistakes Python and the page name the same one.
+ */
+export function readTerms(text, read = (indices) => ({ indices: readIndices(indices) })) {
   const terms = text.split(",").map((term) => term.trim().toLowerCase());
   if (!terms.every(Boolean)) throw new Error("empty term: write none, or all");
-  return terms.map(readTerm);
+  return terms.map((term) => readTerm(term, read));
 }
 
-function readTerm(term) {
+function readTerm(term, read) {
   const colon = term.indexOf(":");
-  if (colon < 0) return { indices: readIndices(term), strength: 1 };
+  if (colon < 0) return { ...read(term), strength: 1 };
   const number = term.slice(colon + 1).trim();
   if (!NUMBER.test(number)) throw new Error(`cannot read the strength “${number}”`);
   if (Number(number) > 1) throw new Error(`strength ${number} is out of range: 0 to 1`);
-  return { indices: readIndices(term.slice(0, colon).trim()), strength: Number(number) };
+  return { ...read(term.slice(0, colon).trim()), strength: Number(number) };
 }
 
-/** A function from the number of layers, and the kinds of blocks, to the layers that a term names. */
-function readIndices(text) {
+/** A function from the number of layers, and the kinds of blocks, to the layers that a term names; or of heads. */
+export function readIndices(text, what = "layer") {
   const match = TERM.exec(text);
   if (!match) throw new Error(`cannot read “${text}”`);
   const [, kind, word, low, high, every, from, to] = match;
   let indices;
   if (word) indices = (layers) => wordIndices(word, layers);
   else if (from) indices = shareIndices(text, Number(from) / 100, Number(to) / 100);
-  else indices = rangeIndices(text, Number(low), Number(high ?? low), Number(every ?? 1));
+  else indices = rangeIndices(text, what, Number(low), Number(high ?? low), Number(every ?? 1));
+  if (kind && what !== "layer") throw new Error(`${what}s have no kinds: “${text}”`);
   return kind ? (_, kinds) => indicesWithin(kind, kinds, indices) : indices;
 }
 
@@ -76,11 +80,11 @@ function shareIndices(text, from, to) {
   return (layers) => range(edge(from, layers), edge(to, layers));
 }
 
-function rangeIndices(text, low, high, every) {
+function rangeIndices(text, what, low, high, every) {
   if (high < low) throw new Error(`${text} runs backwards: write ${high}-${low}`);
   if (every < 1) throw new Error(`${text}: the stride must be at least 1`);
-  return (layers) => {
-    if (high >= layers) throw new Error(`layer ${high} is out of range: 0 to ${layers - 1}`);
+  return (count) => {
+    if (high >= count) throw new Error(`${what} ${high} is out of range: 0 to ${count - 1}`);
     return range(low, high + 1, every);
   };
 }
@@ -91,7 +95,7 @@ function range(start, end, step = 1) {
   return indices;
 }
 
-function suffix(strength) {
+export function suffix(strength) {
   return strength === 1 ? "" : `:${strength}`;
 }
 
@@ -121,7 +125,7 @@ function same(some, others) {
 }
 
 /** Few ranges that together hold all the wanted layers, and otherwise only layers that may be crossed. */
-function rangesOver(wanted, crossable) {
+export function rangesOver(wanted, crossable) {
   const left = new Set(wanted);
   const terms = [];
   while (left.size) {

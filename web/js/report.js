@@ -6,12 +6,12 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { nodesOnPath, origins, slotsOf } from "./graph_walk.js";
-import { FOUND, KINDS } from "./layer_count.js";
+import { FOUND, HEADS, KINDS, MASKS } from "./layer_count.js";
 import { behindChanged, signature } from "./prompt_graph.js";
 import { drawPills, isLevel } from "./report_pill.js";
 
 // For each workflow the prompt of it that runs, if one does, and the last report of each of its nodes; by id, since an undo
-// makes all nodes anew. The texts are no part of the workflow; only the number of layers, and their kinds, stay with its nodes.
+// makes all nodes anew. The texts are no part of the workflow; only the number of layers, their kinds, and that of heads stay with its nodes.
 const workflows = new Map();
 // Which workflow a prompt is of, by id: while it runs, another may be open.
 const workflowOf = new Map();
@@ -55,14 +55,14 @@ function noteWhatIsQueued() {
 }
 
 /** A report of a node, of whatever workflow, open or not. */
-function take({ workflow, prompt, node, text, level, good, layers, kinds, by }) {
+function take({ workflow, prompt, node, text, level, good, layers, heads, kinds, by }) {
   if (!workflow) return;
   if (!isLevel(level)) level = good ? "done" : "partly";
   workflowOf.set(prompt, workflow);
   settle();
   const { reports } = stateOf(workflow);
   reports.delete(String(node));
-  reports.set(String(node), { id: String(node), by: String(by ?? node), text, level, layers, kinds, prompt });
+  reports.set(String(node), { id: String(node), by: String(by ?? node), text, level, layers, heads, kinds, prompt });
   tellLayers();
   redraw();
 }
@@ -116,14 +116,15 @@ function reportsHere() {
     .filter(({ path }) => path.at(-1)?.comfyClass?.startsWith("VDiT_"));
 }
 
-/** Note the number of layers at the nodes that know it and at the layer masks that feed them. */
+/** Note the number of layers and heads at the nodes that know it and at the masks that feed them. */
 function tellLayers() {
-  for (const { path, layers, kinds } of reportsHere()) {
+  for (const { path, layers, heads, kinds } of reportsHere()) {
     if (!layers) continue;
     const node = path.at(-1);
-    const masks = slotsOf("LAYER_MASK", node.inputs).flatMap((slot) => [...origins(node, slot)]);
+    const masks = slotsOf(MASKS, node.inputs).flatMap((slot) => [...origins(node, slot)]);
     for (const each of [node, ...masks.map((origin) => origin.node)]) {
       if (kinds?.length) each.setProperty(KINDS, kinds);
+      if (heads && each.properties[HEADS] !== heads) each.setProperty(HEADS, heads);
       if (each.properties[FOUND] !== layers) each.setProperty(FOUND, layers);
     }
   }

@@ -6,6 +6,7 @@ const COLORS = {
   ATTENTION_STORE: "#6f7cf7",
   ATTENTION_RECORDER: "#ee5d92",
   LAYER_MASK: "#1fb8a6",
+  HEAD_MASK: "#39a0ea",
   SPARSE_PROFILE: "#d9a441",
   SINK_RECORD: "#9ccc4e",
   SINKS: "#ff5c39",

@@ -10,6 +10,7 @@ import torch
 
 from vdit_core.attention.reference import masked_attention
 from vdit_core.call import ModelSignature, TokenGrid
+from vdit_core.head_mask import HeadMask
 from vdit_core.recording.recorder import Recorder
 from vdit_core.selection import LayerMask, SelectionError
 from vdit_core.sparse import sparse_attention
@@ -116,6 +117,29 @@ def test_a_dense_layer_at_a_strength_goes_that_part_of_the_way(host):
     places = everywhere(density=0.2, dense_layers=LayerMask("0:0.5, 1")).resolve(host().describe())
     assert places.density[:, 0].tolist() == pytest.approx([0.6, 1.0, 0.2])
     assert places.sparse_layers() == {0, 2}
+
+
+def test_heads_may_be_dense_alone(host):
+    settings = everywhere(density=0.2, dense_layers=HeadMask("0@1, 1:0.5, 1@0, 2@0:0.25"), temperature=0.8)
+    places = settings.resolve(host().describe())
+    assert places.density.flatten().tolist() == pytest.approx([0.2, 1.0, 1.0, 0.6, 0.4, 0.2])
+    assert (places.temperature == 1).flatten().tolist() == [False, True, True, False, False, False]
+    synthetic = host(grid=GRID)
+    stock, got = synthetic.run(1), synthetic.run(1, SparseAttention(settings))
+    for (layer, *_), value, plain in ((key, got[key], stock[key]) for key in got):
+        for head in (0, 1):
+            dense = (layer, head) in {(0, 1), (1, 0)}
+            assert torch.allclose(value[head], plain[head], atol=1e-5) == dense, (layer, head)
+
+
+@pytest.mark.parametrize("text", ["none", "0, 2:0.5", "all"])
+def test_a_layer_mask_as_head_mask_is_the_same_sparse_attention(host, text):
+    synthetic, layers = host(grid=GRID), LayerMask(text)
+    given, same_as = (
+        synthetic.run(1, SparseAttention(everywhere(dense_layers=mask)))
+        for mask in (layers, HeadMask.of_layers(layers))
+    )
+    assert all(torch.equal(given[key], value) for key, value in same_as.items())
 
 
 def test_a_profile_of_another_model_or_method_is_refused_before_anything_is_computed(host):

@@ -168,8 +168,8 @@ def without_noise(sampler: Any) -> Any:
         FootageError: at once if it is known to draw some itself.
     """
     error = FootageError(
-        f"The sampler {name_of(sampler)} adds noise in every step, and an edit follows its own: use one that adds none, "
-        "such as euler, heun, dpmpp_2m or uni_pc."
+        f"The sampler {name_of(sampler)} adds noise in every step, and an edit follows its own: use one that "
+        "adds none, such as euler, heun, dpmpp_2m or uni_pc."
     )
     if "cfg_pp" in name_of(sampler):
         raise FootageError(
