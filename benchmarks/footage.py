@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -69,11 +69,32 @@ class Method:
     source_guidance: float = 1.5
     change: float = 1.0
     draws: int = 1
+    finish: float = 0.0
 
     def __str__(self) -> str:
         scales = f"{self.source_guidance:g} to {self.guidance:g}" if self.kind == "edit" else f"{self.guidance:g}"
-        draws = f", {self.draws} draws" if self.draws > 1 else ""
+        draws = f", {self.draws} draws" * (self.draws > 1) + ", finish" * (self.finish > 0)
         return f"{self.kind}, guidance {scales}, change {self.change:g}{draws}, maps {self.maps}"
+
+
+_EDIT = EditConfig()
+DEFAULT = Method("edit", "all", _EDIT.target_guidance, _EDIT.source_guidance, _EDIT.change, _EDIT.draws, _EDIT.finish)
+#: The default, what --choose found best of each kind, and the default with one thing changed.
+REPORT = [
+    Method("plain"),
+    Method("noised", "all"),
+    Method("inversion", "none", 2.0, change=0.8),
+    Method("inversion", "all", 2.0, change=0.8),
+    Method("video-to-video", "none", 5.0, change=0.4),
+    Method("video-to-video", "all", 5.0, change=0.4),
+    Method("edit", "none", 2.0, 1.5, 0.6),
+    replace(DEFAULT, maps="none", finish=0.0),
+    replace(DEFAULT, maps="none"),
+    replace(DEFAULT, finish=0.0),
+    DEFAULT,
+    replace(DEFAULT, draws=2),
+    replace(DEFAULT, guidance=3.0, change=0.8, finish=0.0),
+]
 
 
 def steps_of(levels: list[float]) -> Iterator[tuple[float, float]]:
@@ -90,7 +111,7 @@ def sample(
     nothing = text.encode([""]).to(model.device)
     where = TransferConfig(LayerMask(method.maps))
     if method.kind == "edit":
-        config = EditConfig(method.change, method.source_guidance, method.guidance, method.draws)
+        config = EditConfig(method.change, method.source_guidance, method.guidance, method.draws, method.finish)
         edits, _ = edit_footage(pipe, footage, prompts[0], prompts[1:], nothing, config, where, steps, seed)
         return edits
     levels = begin_at(pipe, steps, method.change, footage.device)
@@ -238,7 +259,7 @@ def main() -> None:
     parser.add_argument("--methods", type=Path, help="what --choose wrote: the methods it chose instead of the default")
     parser.add_argument("--out", type=Path, default=Path("out/footage.json"))
     options = parser.parse_args()
-    methods = candidates() if options.choose else [Method("edit", "all", 3.0, 1.5, 0.8)]
+    methods = candidates() if options.choose else REPORT
     if options.methods:
         methods = [Method(**one) for one in json.loads(options.methods.read_text())["chosen"]]
     first = CHOOSING if options.choose else REPORTED

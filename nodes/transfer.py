@@ -150,8 +150,8 @@ class LiveTransferNode(TransferNode):
                 io.Latent.Input(
                     "latent",
                     display_name="empty latent",
-                    tooltip="One empty latent. It is repeated for source and targets, with the same noise. For video to "
-                    "video: the footage's latent, and a denoise below 1 at the sampler.",
+                    tooltip="One empty latent. It is repeated for source and targets, with the same noise. For "
+                    "video to video: the footage's latent, and a denoise below 1 at the sampler.",
                 ),
                 *where_inputs(),
                 io.Latent.Input(

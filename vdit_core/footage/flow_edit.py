@@ -41,11 +41,15 @@ class FlowEdit:
     Args:
         footage: its latents as the model sees them, (1, channels, frames, height, width).
         noised: how this model adds noise. seed: of the noise, which depends on it and on the level alone: a second run
-            of other prompts meets the same noise, so what was recorded of one serves the other.
+            of other prompts meets the same noise, so what was recorded of one serves the other. last: the level of the
+            step that ends without noise, None if none does.
     """
 
-    def __init__(self, footage: Tensor, config: EditConfig, seed: int, noised: Noised = straight) -> None:
+    def __init__(
+        self, footage: Tensor, config: EditConfig, seed: int, noised: Noised = straight, last: float | None = None
+    ) -> None:
         self.footage, self.config, self.seed, self.noised = footage, config, seed, noised
+        self.finishing = last if last is not None and last <= config.finish else None
         self.evaluations = 0
 
     def denoised(self, edits: Tensor, sigma: float, predict: Predict) -> Tensor:
@@ -61,9 +65,9 @@ class FlowEdit:
         for draw in range(self.config.draws):
             source = self.noised(sigma, self.noise(sigma, draw), self.footage)
             found = predict(torch.cat([source, source + (edits - self.footage)]), sigma)
-            total += found[1:] - found[:1]
+            total += found[1:] if sigma == self.finishing else self.footage + found[1:] - found[:1]
             self.evaluations += 1
-        return self.footage + total / self.config.draws
+        return total / self.config.draws
 
     def noise(self, sigma: float, draw: int) -> Tensor:
         """Of the footage's shape; drawn on the CPU, so that every device gets the same. Every second draw is the one

@@ -31,10 +31,18 @@ class FootageGuider(comfy.samplers.CFGGuider):
     Args:
         model: a MODEL whose live transfer, if any, takes row 0 as the source.
         positive: one conditioning of 1 + targets prompts. negative: a conditioning.
-        footage: a LATENT's samples of one video.
+        footage: a LATENT's samples of one video. on_nothing: called by `sample` if no step is left to it.
     """
 
-    def __init__(self, model: Any, positive: Any, negative: Any, footage: Tensor, config: EditConfig) -> None:
+    def __init__(
+        self,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        footage: Tensor,
+        config: EditConfig,
+        on_nothing: Callable[[], None] = lambda: None,
+    ) -> None:
         model = model.clone()
         model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _KEY, self._prepare)
         super().__init__(model)
@@ -43,6 +51,7 @@ class FootageGuider(comfy.samplers.CFGGuider):
         self.footage, self.config, self.targets = footage, config, len(positive[0][0]) - 1
         #: Of all rows; the host asks it which conditionings count.
         self.scales = config.scales(self.targets)
+        self.on_nothing = on_nothing
         self.evaluations = 0
         self._flow: FlowEdit | None = None
 
@@ -69,6 +78,7 @@ class FootageGuider(comfy.samplers.CFGGuider):
         sampling = self.model_patcher.get_model_object("model_sampling")
         first = first_step(sigmas[:-1].tolist(), float(sampling.percent_to_sigma(1 - self.config.change)))
         if first >= len(sigmas) - 1:
+            self.on_nothing()
             return latent_image
         told = None if callback is None else functools.partial(_later, callback, first)
         return super().sample(
@@ -85,7 +95,8 @@ class FootageGuider(comfy.samplers.CFGGuider):
             return sampling.noise_scaling(torch.tensor(sigma, device=latent.device), noise, latent)
 
         footage = self.inner_model.process_latent_in(self.footage.to(device=device, dtype=torch.float32))
-        self._flow = FlowEdit(footage, self.config, seed or 0, noised)
+        last = float(sigmas[-2]) if float(sigmas[-1]) == 0 else None
+        self._flow = FlowEdit(footage, self.config, seed or 0, noised, last)
         try:
             return super().inner_sample(
                 noise, latent_image, device, _FromLatent(sampler), sigmas, denoise_mask, callback, disable_pbar, seed,

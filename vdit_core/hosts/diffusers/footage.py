@@ -92,7 +92,7 @@ def edit_footage(
     config = config or EditConfig()
     levels = begin_at(pipe, steps, config.change, footage.device)
     moves, branches = velocity(pipe, torch.cat([source, *targets]), negative, config.scales(len(targets)))
-    flow, transfer = FlowEdit(footage, config, seed), LiveTransfer(where)
+    flow, transfer = FlowEdit(footage, config, seed, last=levels[-2]), LiveTransfer(where)
     edits = footage.expand(len(targets), *footage.shape[1:]).clone()
     with attach(pipe, *more, transfer, branches=branches):
         for sigma, following in pairwise(levels):
