@@ -63,9 +63,13 @@ class FlowEdit:
         """
         total = torch.zeros_like(edits)
         for draw in range(self.config.draws):
-            source = self.noised(sigma, self.noise(sigma, draw), self.footage)
-            found = predict(torch.cat([source, source + (edits - self.footage)]), sigma)
-            total += found[1:] if sigma == self.finishing else self.footage + found[1:] - found[:1]
+            noise = self.noise(sigma, draw)
+            source = self.noised(sigma, noise, self.footage)
+            if sigma == self.finishing:
+                total += predict(torch.cat([source, self.noised(sigma, noise, edits)]), sigma)[1:]
+            else:
+                found = predict(torch.cat([source, source + (edits - self.footage)]), sigma)
+                total += self.footage + found[1:] - found[:1]
             self.evaluations += 1
         return total / self.config.draws
 
