@@ -42,7 +42,7 @@ window.vdit = {
   widget: (id, name) => vdit.node(id).widgets.find((widget) => widget.name === name),
   shown: (id) => [...document.querySelectorAll(`.vdit-mask[data-node="${id}"] .cell`)]
     .map((cell) => Number(cell.ariaValueNow)),
-  slot: (slots, name) => slots.findIndex((slot) => slot.name === name || slot.type === name),
+  slot: (slots, name) => slots.findIndex((slot) => slot.name === name || String(slot.type).split(",").includes(name)),
   enter: (host) => app.canvas.openSubgraph(host.subgraph, host),
   changed: () => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); },
 };
@@ -166,8 +166,9 @@ class ComfyPage:
         self.js("(id) => { vdit.widget(id, 'cells').element.dataset.node = id; }", node)
         return self.page.locator(f".vdit-mask[data-node='{node}']")
 
-    def cell(self, node: int, layer: int) -> Locator:
-        return self.cells(node).locator(f"[data-layer='{layer}']")
+    def cell(self, node: int, layer: int, head: int | None = None) -> Locator:
+        of_head = "" if head is None else f"[data-head='{head}']"
+        return self.cells(node).locator(f"[data-layer='{layer}']{of_head}")
 
     def wait_for_strengths(self, node: int, strengths: list[float]) -> None:
         """Until the cells on the page show these."""

@@ -21,6 +21,7 @@ from variants import MODEL
 import folder_paths
 from pack.nodes import files as file_nodes
 from pack.vdit_core.call import ModelSignature
+from pack.vdit_core.head_mask import HeadMask
 from pack.vdit_core.recording.recorder import Recorder
 from pack.vdit_core.recording.store import AttentionStore, StoreFileError
 from pack.vdit_core.selection import Indices, LayerMask, Selection
@@ -79,7 +80,20 @@ class Profiles:
         return run(file_nodes.LoadSparsityProfile, {"file": name})[0]
 
 
-KINDS = {"recording": Recordings, "profile": Profiles}
+class Masks:
+    suffix = ".headmask"
+    make, load = staticmethod(lambda: HeadMask("5@0, 3-7@0-2:0.5", 30, 12)), staticmethod(HeadMask.load)
+
+    @staticmethod
+    def save(mask, prefix: str) -> str:
+        return run(file_nodes.SaveHeadMask, {"filename_prefix": prefix}, mask=mask)[1]
+
+    @staticmethod
+    def open(name: str):
+        return run(file_nodes.LoadHeadMask, {"file": name})[0]
+
+
+KINDS = {"recording": Recordings, "profile": Profiles, "mask": Masks}
 
 
 @contextmanager
@@ -233,7 +247,11 @@ def check_not_read(name, kind):
     with installation(kind) as base:
         before = files(base)
         name = name.replace("{base}", str(base)).replace("{}", kind.suffix)
-        node = {Recordings: file_nodes.LoadAttentionStore, Profiles: file_nodes.LoadSparsityProfile}[kind]
+        node = {
+            Recordings: file_nodes.LoadAttentionStore,
+            Profiles: file_nodes.LoadSparsityProfile,
+            Masks: file_nodes.LoadHeadMask,
+        }[kind]
         found = raised_by(kind.open, name)
         text = "text" + kind.suffix in name
         wanted = "is not a whole" if text else ("is not a", "There is no")
@@ -252,7 +270,11 @@ def check_the_list_shows_what_can_be_read(kind):
         made = kind.make()
         saved = {kind.save(made, prefix) for prefix in ("car", "cars/red", "車")}
         shutil.copy(base / "secret" / f"secret{kind.suffix}", base / "input" / "attention" / f"given{kind.suffix}")
-        names = {Recordings: file_nodes._STORES, Profiles: file_nodes._PROFILES}[kind].names()
+        names = {
+            Recordings: file_nodes._STORES,
+            Profiles: file_nodes._PROFILES,
+            Masks: file_nodes._MASKS,
+        }[kind].names()
         assert saved | {f"attention/given{kind.suffix} [input]"} <= set(names), names
         assert not any(".part" in name for name in names), names
         for name in names:

@@ -10,6 +10,7 @@ import torch
 from synthetic_host import same
 
 from vdit_core.call import ModelSignature, TokenGrid
+from vdit_core.head_mask import HeadMask
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore
 from vdit_core.selection import Indices, LayerMask, Selection, SelectionError
@@ -69,7 +70,7 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize("taker", [Indices, LayerMask])
+@pytest.mark.parametrize("taker", [Indices, LayerMask, HeadMask])
 @pytest.mark.parametrize(("text", "said"), [pytest.param(*case, id=name) for name, *case in UNREADABLE])
 def test_what_cannot_be_read_is_refused_at_once(taker, text, said):
     with pytest.raises(SelectionError, match=re.escape(said)):
@@ -99,12 +100,36 @@ STRENGTHS = [
 def test_strengths_that_cannot_be_meant_are_refused_at_once(host, text, said):
     with pytest.raises(SelectionError, match=said):
         LayerMask(text).resolve(3)
+    with pytest.raises(SelectionError, match=said):
+        HeadMask(text).resolve(3, 2)
 
 
 @pytest.mark.parametrize("strength", [float("nan"), float("inf"), -0.5, 1.5])
 def test_masks_made_of_numbers_are_held_to_the_same(strength):
     with pytest.raises(SelectionError, match=r"strength|Strength"):
         LayerMask.of({1: strength})
+    with pytest.raises(SelectionError, match=r"strength|Strength"):
+        HeadMask.of({(1, 0): strength})
+
+
+HEADS = [
+    ("no head", "1@", f"Cannot read ''. {WORDS}"),
+    ("no layer", "@1", f"Cannot read ''. {WORDS}"),
+    ("two of them", "1@0@1", "Cannot read '0@1'"),
+    ("unknown word", "1@first", "Cannot read 'first'"),
+    ("a kind", "1@double 0", "'double 0' in '1@double 0' names a kind of blocks; heads have no kinds"),
+    ("reversed", "1@1-0", "'1-0' runs backwards: write 0-1"),
+    ("too far", "1@0-2", "Head 2 in '0-2' is out of range: there are 2 heads, 0 to 1"),
+    ("huge", "1@99999999999999999999", "there are 2 heads, 0 to 1"),
+    ("strength before the head", "1:0.5@0", "Cannot read the strength '0.5@0'"),
+    ("layer too far", "3@0", "Layer 3 in '3' is out of range: there are 3 layers, 0 to 2"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), [pytest.param(*case, id=name) for name, *case in HEADS])
+def test_heads_that_cannot_be_read_are_refused(text, said):
+    with pytest.raises(SelectionError, match=re.escape(said)):
+        HeadMask(text).resolve(3, 2)
 
 
 @pytest.mark.parametrize(

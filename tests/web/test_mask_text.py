@@ -1,4 +1,4 @@
-"""The page reads and writes layer masks as vdit_core.selection does: web/js/mask_text.js, run in node."""
+"""The page reads and writes masks as vdit_core does: web/js/mask_text.js and head_mask_text.js, run in node."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from vdit_core.head_mask import HeadMask
 from vdit_core.selection import LayerMask, SelectionError
 
 HERE = Path(__file__).parent
-MODULE = HERE.parents[1] / "web" / "js" / "mask_text.js"
+SCRIPTS = HERE.parents[1] / "web" / "js"
+MODULE, OF_HEADS = SCRIPTS / "mask_text.js", SCRIPTS / "head_mask_text.js"
 LAYERS = (1, 2, 9, 10, 30, 40)
 BLOCKS = {layers: [("double", layers // 3 or 1), ("single", layers - (layers // 3 or 1))] for layers in LAYERS[1:]}
 
 #: What both messages must have in common, the more special first.
-KINDS = (r"empty term", r"annot read the strength", r"annot read", r"trength .* is out of range", r"runs backwards",
-         r"stride", r"not a part of the whole", r" kind ", r"ayer \d+ .*is out of range")  # fmt: skip
+KINDS = (r"eads have no kinds", r"empty term", r"annot read the strength", r"annot read", r"trength .* is out of range",
+         r"runs backwards", r"stride", r"not a part of the whole", r" kind ", r"ayer \d+ .*is out of range",
+         r"ead \d+ .*is out of range")  # fmt: skip
 
 RUN = """
 const { parse, write } = await import(process.argv[1]);
@@ -30,6 +33,21 @@ const results = JSON.parse(input).map(([text, layers, kinds]) => {
   try {
     const strengths = parse(text, layers, kinds);
     return { strengths, written: write(strengths) };
+  } catch (error) {
+    return { error: error.message };
+  }
+});
+console.log(JSON.stringify(results));
+"""
+
+RUN_HEADS = """
+const { parseHeads, writeHeads } = await import(process.argv[1]);
+let input = "";
+for await (const chunk of process.stdin) input += chunk;
+const results = JSON.parse(input).map(([text, layers, heads, kinds]) => {
+  try {
+    const strengths = parseHeads(text, layers, heads, kinds);
+    return { strengths, written: writeHeads(strengths, layers) };
   } catch (error) {
     return { error: error.message };
   }
@@ -76,6 +94,27 @@ def cases() -> list[tuple[str, int]]:
     return [(text, rng.choice(LAYERS)) for text in sorted(texts)]
 
 
+def head_cases() -> list[tuple[str, int, int]]:
+    """Terms of layer masks, most with heads in between indices and strength."""
+    rng = random.Random(1)
+    texts = {"5@", "@5", "0@0@0", "0:1@0", "all@all", "0@double 0"}
+    while len(texts) < 3000:
+        terms = []
+        for _ in range(rng.choice([1, 1, 1, 2])):
+            indices, colon, strength = term(rng).partition(":")
+            of_heads = rng.choice(["", "", "@0", "@0-2", "@0-8/4", "@late", "@all", "@none", "@7", "@0%-50%", " @ 1 ",
+                                   "@" + rng.choice(ODD_INDICES)])  # fmt: skip
+            terms.append(indices + of_heads + colon + strength)
+        texts.add(",".join(terms))
+    return [(text, rng.choice(LAYERS), rng.choice([9, 12, 24])) for text in sorted(texts)]
+
+
+def head_strengths_of(text: str, layers: int, heads: int) -> list[float]:
+    """As the page has them: all layers of head 0 first."""
+    resolved = HeadMask(text).resolve(layers, heads, tuple(BLOCKS.get(layers, ())))
+    return [resolved[layer][head] if layer in resolved else 0.0 for head in range(heads) for layer in range(layers)]
+
+
 def strengths_of(text: str, layers: int) -> list[float]:
     resolved = LayerMask(text).resolve(layers, tuple(BLOCKS.get(layers, ())))
     return [resolved.get(layer, 0.0) for layer in range(layers)]
@@ -114,8 +153,33 @@ def test_the_page_reads_as_python_does(node):
     assert 0.2 < refused / len(asked) < 0.8, "the generated texts are to hold both kinds in plenty"
 
 
-def test_the_modules_own_tests_pass(node):
+def test_the_page_reads_heads_as_python_does(node):
+    asked = head_cases()
     run = subprocess.run(
-        [node, "--test", str(HERE / "mask_text.test.mjs")], capture_output=True, text=True, timeout=120
+        [node, "--input-type=module", "-e", RUN_HEADS, OF_HEADS.as_uri()],
+        input=json.dumps([(*case, BLOCKS.get(case[1], [])) for case in asked]),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
+    refused = 0
+    for case, page in zip(asked, json.loads(run.stdout), strict=True):
+        written = page.pop("written", None)
+        if "error" in page:
+            page["error"] = kind(page["error"])
+            refused += 1
+        try:
+            found: dict[str, object] = {"strengths": head_strengths_of(*case)}
+        except SelectionError as error:
+            found = {"error": kind(str(error))}
+        assert page == found, case
+        if written is not None:
+            assert head_strengths_of(written, *case[1:]) == page["strengths"], f"{case} was written as {written!r}"
+    assert 0.2 < refused / len(asked) < 0.8, "the generated texts are to hold both kinds in plenty"
+
+
+@pytest.mark.parametrize("name", ["mask_text", "head_mask_text"])
+def test_the_modules_own_tests_pass(node, name):
+    run = subprocess.run([node, "--test", str(HERE / f"{name}.test.mjs")], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout[-3000:]

@@ -5,7 +5,7 @@ import { makeCell, makeLabel } from "./cell.js";
 import { parseHeads, writeHeads } from "./head_mask_text.js";
 
 // As css/layer_mask.css sets them. Every fifth layer and head stands a little apart and has its number.
-const SIZES = { number: 14, kind: 13, row: 10, column: 8, gap: 1, apart: 3, margin: 46 };
+const SIZES = { number: 14, kind: 13, row: 11, column: 10, gap: 1, apart: 3, margin: 46 };
 const EVERY = 5;
 
 export const headForm = {
@@ -55,20 +55,22 @@ export const headForm = {
       title.style.gridArea = `1 / ${1 + columns.lines[layer]} / auto / -1`;
       return title;
     });
-    const label = (number, row, column, all) => {
+    const label = (number, row, column, all, title) => {
       const made = makeLabel(number % EVERY === 0 ? number : "·", "all");
+      made.title = title;
       made.style.gridArea = `${row} / ${column}`;
       beside.set(made, all);
       labels.push(made);
     };
     for (let layer = 0; layer < layers; layer++) {
       const all = Array.from({ length: heads }, (_, head) => head * layers + layer);
-      label(layer, top, 1 + columns.lines[layer], all);
+      label(layer, top, 1 + columns.lines[layer], all, `layer ${layer}, all heads`);
     }
     const cells = [];
     for (let head = 0; head < heads; head++) {
       const row = top + rows.lines[head];
-      label(head, row, 1, Array.from({ length: layers }, (_, layer) => head * layers + layer));
+      const all = Array.from({ length: layers }, (_, layer) => head * layers + layer);
+      label(head, row, 1, all, `head ${head}, all layers`);
       for (let layer = 0; layer < layers; layer++) {
         const cell = makeCell(`layer ${layer}, head ${head}`, { "data-layer": layer, "data-head": head });
         cell.style.gridArea = `${row} / ${1 + columns.lines[layer]}`;

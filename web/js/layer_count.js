@@ -41,7 +41,7 @@ export function shapeFor(node) {
   const ofModel = ofModelInto(node, new Set()) ?? ofModelUsing(node, new Set());
   const { [FOUND]: layers, [KINDS]: kinds, [HEADS]: heads } = node.properties ?? {};
   const known = [ofModel, layers && { layers, heads, kinds: kinds ?? [] }].filter(Boolean);
-  // What is told of a model of another depth is of another model.
+  // A model of another depth is another model.
   const fitting = given("layers") ? known.filter(({ layers }) => layers === given("layers")) : known;
   const told = {
     layers: given("layers") ?? known[0]?.layers,
