@@ -69,7 +69,7 @@ class FlowEdit:
                 total += predict(torch.cat([source, self.noised(sigma, noise, edits)]), sigma)[1:]
             else:
                 found = predict(torch.cat([source, source + (edits - self.footage)]), sigma)
-                total += self.footage + found[1:] - found[:1]
+                total += self.footage + (found[1:] - found[:1])
             self.evaluations += 1
         return total / self.config.draws
 
