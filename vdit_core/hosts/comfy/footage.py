@@ -30,7 +30,8 @@ class FootageGuider(comfy.samplers.CFGGuider):
 
     Args:
         model: a MODEL whose live transfer, if any, takes row 0 as the source.
-        positive: one conditioning of 1 + targets prompts. negative: a conditioning.
+        positive: one conditioning of 1 + targets prompts; with none the footage is walked through, to be observed, and
+            stays as it is. negative: a conditioning.
         footage: a LATENT's samples of one video. on_nothing: called by `sample` if no step is left to it.
     """
 
@@ -51,6 +52,8 @@ class FootageGuider(comfy.samplers.CFGGuider):
         self.footage, self.config, self.targets = footage, config, len(positive[0][0]) - 1
         #: Of all rows; the host asks it which conditionings count.
         self.scales = config.scales(self.targets)
+        #: All rows get the same noise, whatever noise the sampler is given.
+        self.one_noise = True
         self.on_nothing = on_nothing
         self.evaluations = 0
         self._flow: FlowEdit | None = None
@@ -71,7 +74,7 @@ class FootageGuider(comfy.samplers.CFGGuider):
         Raises:
             FootageError: if the sampler adds noise of its own, or its latent is not of the footage's size.
         """
-        expected = (self.targets, *self.footage.shape[1:])
+        expected = (max(1, self.targets), *self.footage.shape[1:])
         if tuple(latent_image.shape) != expected:
             raise FootageError(_NOT_FOOTAGE.format(given=_size(latent_image.shape), own=_size(expected)))
         self.evaluations = 0
@@ -120,7 +123,8 @@ class FootageGuider(comfy.samplers.CFGGuider):
         def predict(rows: Tensor, sigma: float) -> Tensor:
             return self._guided(rows, timestep[:1].expand(len(rows)), options)
 
-        return self._flow.denoised(x, float(timestep[0]), predict)
+        edits = self._flow.denoised(x[: self.targets], float(timestep[0]), predict)
+        return edits if self.targets else self._flow.footage.expand_as(x)
 
     def _guided(self, rows: Tensor, timestep: Tensor, options: dict[str, Any]) -> Tensor:
         """ComfyUI's own guidance, once for the source's scale and once for the targets'."""

@@ -257,7 +257,7 @@ class Session:
         return Site(run, layer, run.step_of(call.sigma), call.sigma, call.visit, call.rows)
 
     def _describe(self, grid: TokenGrid, dtype: torch.dtype, x: Tensor, samples: int, sigma: float) -> Run:
-        start = self.noise
+        start = self.noise[:1] if getattr(self.guider, "one_noise", False) else self.noise
         if abs(sigma - 1) < _SAME and abs(self.sigmas[0] - 1) < _SAME and x.shape[1:] == self.noise.shape[1:]:
             start = x[:samples]  # what the sampler really begins with, whoever drew it
         for n, each in enumerate(self.attached):
