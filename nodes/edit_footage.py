@@ -40,8 +40,9 @@ class EditFootage(TransferNode):
                     tooltip="The clip: a video, or its frames as images."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 io.Conditioning.Input("source", display_name="source prompt", tooltip="What the clip shows."),
-                io.Conditioning.Input("target", display_name="target prompt",
-                    tooltip="What the edited clip shall show: the source prompt with one thing changed."),
+                io.Conditioning.Input("target", display_name="target prompt", optional=True,
+                    tooltip="What the edited clip shall show: the source prompt with one thing changed. Without it the "
+                    "clip is only walked through, so that Record Attention can record its maps for many edits."),
                 *further_targets(),
                 io.Conditioning.Input("negative", display_name="negative prompt", tooltip="The negative prompt."),
                 io.Float.Input(
@@ -91,7 +92,6 @@ class EditFootage(TransferNode):
         footage: Any,
         vae: Any,
         source: list[Any],
-        target: list[Any],
         negative: list[Any],
         change: float,
         target_cfg: float,
@@ -102,6 +102,7 @@ class EditFootage(TransferNode):
         strength: float,
         branches: str,
         heads: str,
+        target: list[Any] | None = None,
         mask: LayerMask | HeadMask | None = None,
         region: Tensor | None = None,
         **more: list[Any] | None,
@@ -109,8 +110,10 @@ class EditFootage(TransferNode):
         config = EditConfig(change, source_cfg, target_cfg, draws, finish)
         samples = encoded(footage, vae, model)
         targets = prompts_of(target, more)
+        if not targets:
+            strength = 0.0  # nothing takes the clip's maps
         positive, _ = batch([source, *targets], {"samples": samples}, fills_text(model))
-        latent: dict[str, Any] = {"samples": samples.repeat(len(targets), 1, 1, 1, 1)}
+        latent: dict[str, Any] = {"samples": samples.repeat(max(1, len(targets)), 1, 1, 1, 1)}
         if region is not None:
             latent["noise_mask"] = region.reshape(-1, 1, *region.shape[-2:])
         transfer = LiveTransfer(where(mask, steps, strength, branches, heads))
@@ -143,6 +146,8 @@ def encoded(footage: Any, vae: Any, model: Any) -> Tensor:
 def _edited(guider: FootageGuider, transfer: LiveTransfer) -> Verdict:
     """What a run did: the edit, and the maps it took from the clip."""
     edited, maps = f"edited in {guider.evaluations} evaluations", transfer.report.verdict()
+    if not guider.targets:
+        return done(f"walked through the clip in {guider.evaluations} evaluations; no target prompt is connected")
     if maps.level is Level.IDLE:
         return done(f"{edited}, without the clip's maps")
     return Verdict(maps.level, f"{edited}; {maps.text}")

@@ -62,9 +62,9 @@ def further_targets() -> list[io.Input]:
     ]
 
 
-def prompts_of(target: list[Any], more: dict[str, list[Any] | None]) -> list[list[Any]]:
+def prompts_of(target: list[Any] | None, more: dict[str, list[Any] | None]) -> list[list[Any]]:
     """All target prompts that are connected."""
-    return [target, *(further for _, further in sorted(more.items()) if further is not None)]
+    return [prompt for prompt in (target, *(further for _, further in sorted(more.items()))) if prompt is not None]
 
 
 class TransferNode(TellingNode):
