@@ -42,7 +42,7 @@ class Forward:
     def seconds(self, *interceptors: Interceptor, rows: int = 1, steps: int = 1) -> float:
         """What a step takes of a run that begins and ends with these; `rows` videos at once."""
         levels = torch.linspace(1, 0, steps + 1)
-        self.scheduler = SimpleNamespace(timesteps=1000 * levels[:-1], sigmas=levels)
+        self.scheduler = SimpleNamespace(timesteps=1000 * levels[:-1], sigmas=levels, config={})
         latents, text = (x.expand(rows, *[-1] * (x.dim() - 1)).contiguous() for x in (self.latents, self.text))
         synchronize()
         start = time.perf_counter()

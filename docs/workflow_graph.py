@@ -15,6 +15,7 @@ HUNYUAN, LTX = f"{ORG}/HunyuanVideo_1.5_repackaged", f"{ORG}/ltx-2"
 FILES = {
     "umt5_xxl_fp8_e4m3fn_scaled.safetensors": (WAN21, "text_encoders"),
     "wan_2.1_vae.safetensors": (WAN21, "vae"),
+    "wan2.1_t2v_1.3B_fp16.safetensors": (WAN21, "diffusion_models"),
     "wan2.1_vace_1.3B_fp16.safetensors": (WAN21, "diffusion_models"),
     **{f"wan2.2_{kind}_{part}_noise_14B_fp8_scaled.safetensors": (WAN22, "diffusion_models")
        for kind in ("t2v", "i2v") for part in ("high", "low")},

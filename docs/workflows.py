@@ -1,7 +1,7 @@
-"""Writes the example workflows of models whose weights are not shipped: python docs/workflows.py [NUMBER ...].
+"""Writes the example workflows from 14 on: python docs/workflows.py [NUMBER ...].
 
-A ComfyUI with this pack must run at port 8188: it tells the inputs and outputs of every node. Loaders, samplers, steps
-and sizes are those of ComfyUI's own templates for these models.
+A ComfyUI with this pack must run at port 8188: it tells the inputs and outputs of every node. Of models whose
+weights are not shipped, loaders, samplers, steps and sizes are those of ComfyUI's own templates.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from typing import Any
 
+import footage_workflows
 from workflow_graph import NODES, Node, Workflow
 from workflow_parts import FOLDER, begun, framed, one_video_each, prompts, read_me, recorded, side_by_side
 
@@ -320,6 +321,8 @@ WORKFLOWS = {
     17: vace,
     18: hunyuan,
     19: ltx_2,
+    20: footage_workflows.demo,
+    21: footage_workflows.wan21,
 }
 
 

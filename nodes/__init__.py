@@ -6,7 +6,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import renamed
 from .compare import CompareAttention
-from .demo_model import DemoModel
+from .demo_model import DemoClip, DemoModel
+from .edit_footage import EditFootage
 from .files import (
     LoadAttentionStore,
     LoadHeadMask,
@@ -29,10 +30,12 @@ from .transfer import LiveTransferNode, TransferAttention
 
 NODES = [
     DemoModel,
+    DemoClip,
     RecordAttention,
     FinishRecording,
     TransferAttention,
     LiveTransferNode,
+    EditFootage,
     LayerMaskNode,
     HeadMaskNode,
     SaveHeadMask,

@@ -1,12 +1,12 @@
-"""Demo Wan2.1: the tiny model that ships with the pack, for trying everything on a CPU."""
+"""Demo Wan2.1 and its clip: what ships with the pack, for trying everything on a CPU."""
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import InputImpl, io
 
 from ..vdit_core.hosts.comfy import demo as comfy_demo
 from ..vdit_core.tiny_wan.captions import VOCABULARY
-from ..vdit_core.tiny_wan.files import GUIDANCE, STEPS
+from ..vdit_core.tiny_wan.files import CLIP, CLIP_CAPTION, GUIDANCE, STEPS, WEIGHTS
 from . import sockets
 
 
@@ -33,3 +33,25 @@ class DemoModel(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*comfy_demo.load())
+
+
+class DemoClip(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VDiT_DemoClip",
+            display_name="Demo Clip",
+            category=sockets.CATEGORY,
+            description="A rendered clip of the demo model's world, 128 x 128 pixels and 17 frames, to edit with Edit "
+            f"Footage. It shows: {CLIP_CAPTION}.",
+            search_aliases=["example video", "test video", "load demo"],
+            inputs=[],
+            outputs=[
+                io.Video.Output(display_name="video", tooltip="The clip."),
+                io.String.Output(display_name="caption", tooltip="What it shows, as a prompt of the demo model."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(InputImpl.VideoFromFile(str(WEIGHTS / CLIP)), CLIP_CAPTION)

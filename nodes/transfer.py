@@ -15,13 +15,14 @@ from ..vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 from . import choices, sockets
 from .live_batch import batch, other_inputs
 from .outcomes import Telling, TellingNode, attach_and_tell
+from .packed import need_video_alone
 
-_TARGETS = 4
+TARGETS = 4
 _ALIASES = ["attention map transfer", "attention injection", "motion transfer", "video edit"]
 
 
-def _where_inputs() -> list[io.Input]:
-    """What both transfers ask: where, and how much."""
+def where_inputs() -> list[io.Input]:
+    """What all transfers ask: where, and how much."""
     return [
         sockets.mask(
             "mask",
@@ -43,11 +44,30 @@ def _where_inputs() -> list[io.Input]:
     ]
 
 
-def _where(mask: LayerMask | HeadMask | None, steps: str, strength: float, branches: str, heads: str) -> TransferConfig:
+def where(mask: LayerMask | HeadMask | None, steps: str, strength: float, branches: str, heads: str) -> TransferConfig:
+    """What these inputs say."""
     return TransferConfig((mask or LayerMask()).scaled(strength), Indices(heads), Indices(steps), branches)
 
 
-class _TransferNode(TellingNode):
+def further_targets() -> list[io.Input]:
+    """The prompts of more targets in one batch."""
+    return [
+        io.Conditioning.Input(
+            f"target_{n}",
+            display_name=f"target prompt {n}",
+            optional=True,
+            tooltip="The prompt of a further target in the same batch.",
+        )
+        for n in range(2, TARGETS + 1)
+    ]
+
+
+def prompts_of(target: list[Any] | None, more: dict[str, list[Any] | None]) -> list[list[Any]]:
+    """All target prompts that are connected."""
+    return [prompt for prompt in (target, *(further for _, further in sorted(more.items()))) if prompt is not None]
+
+
+class TransferNode(TellingNode):
     """What both nodes check before a prompt runs."""
 
     @classmethod
@@ -55,7 +75,7 @@ class _TransferNode(TellingNode):
         return choices.readable(steps=steps, heads=heads)
 
 
-class TransferAttention(_TransferNode):
+class TransferAttention(TransferNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -71,7 +91,7 @@ class TransferAttention(_TransferNode):
                     tooltip="The model that samples the target. Connect the output to the sampler."),
                 sockets.AttentionStore.Input("store",
                     tooltip="The attention of the source, from Finish Recording or from a file."),
-                *_where_inputs(),
+                *where_inputs(),
                 io.Float.Input(
                     "gap", display_name="largest gap",
                     default=0.001,
@@ -100,24 +120,15 @@ class TransferAttention(_TransferNode):
         gap: float,
         mask: LayerMask | HeadMask | None = None,
     ) -> io.NodeOutput:
-        transfer = Transfer(store, _where(mask, steps, strength, branches, heads), gap)
+        transfer = Transfer(store, where(mask, steps, strength, branches, heads), gap)
         telling = Telling(cls.hidden.unique_id, "Transfer Attention")
         patched = attach_and_tell(model, transfer, telling, lambda: transfer.report.verdict())
         return io.NodeOutput(patched, ui=telling.ui)
 
 
-class LiveTransferNode(_TransferNode):
+class LiveTransferNode(TransferNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        more = [
-            io.Conditioning.Input(
-                f"target_{n}",
-                display_name=f"target prompt {n}",
-                optional=True,
-                tooltip="The prompt of a further target in the same batch.",
-            )
-            for n in range(2, _TARGETS + 1)
-        ]
         return io.Schema(
             node_id="VDiT_LiveTransfer",
             display_name="Live Transfer",
@@ -135,13 +146,20 @@ class LiveTransferNode(_TransferNode):
                 io.Conditioning.Input(
                     "target", display_name="target prompt", tooltip="The prompt of the target video."
                 ),
-                *more,
+                *further_targets(),
                 io.Latent.Input(
                     "latent",
                     display_name="empty latent",
-                    tooltip="One empty latent. It is repeated for source and targets, with the same noise.",
+                    tooltip="One empty latent. It is repeated for source and targets, with the same noise. For "
+                    "video to video: the footage's latent, and a denoise below 1 at the sampler.",
                 ),
-                *_where_inputs(),
+                *where_inputs(),
+                io.Latent.Input(
+                    "footage",
+                    optional=True,
+                    tooltip="A video's latent, from VAE Encode. The source is then this video, noised to each step's "
+                    "level, instead of what the model makes of the source prompt.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model, for the sampler."),
@@ -170,11 +188,15 @@ class LiveTransferNode(_TransferNode):
         branches: str,
         heads: str,
         mask: LayerMask | HeadMask | None = None,
+        footage: dict[str, Any] | None = None,
         **more: list[Any] | None,
     ) -> io.NodeOutput:
-        targets = [target, *(further for _, further in sorted(more.items()) if further is not None)]
-        positive, latents = batch([source, *targets], latent, fills_text(model))
-        transfer = LiveTransfer(_where(mask, steps, strength, branches, heads))
+        positive, latents = batch([source, *prompts_of(target, more)], latent, fills_text(model))
+        driven = None
+        if footage is not None:
+            need_video_alone(footage["samples"])
+            driven = footage["samples"]
+        transfer = LiveTransfer(where(mask, steps, strength, branches, heads), footage=driven)
         telling = Telling(cls.hidden.unique_id, "Live Transfer")
         patched = attach_and_tell(
             model, transfer, telling, lambda: transfer.report.verdict(), partial(other_inputs, positive, latents)

@@ -6,8 +6,10 @@ attention, bit for bit.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -217,10 +219,13 @@ class Interceptor:
 
     any_grid: whether it can work on calls that have another grid than the run's (context windows, conditioning areas).
     one_noise: whether all samples must get the same noise in every step, where a sampler adds some.
+    driven: samples whose latent comes from outside, by number: (1, channels, frames, height, width), as the VAE gives
+        it. The host noises it to each model call's level and puts it in the place of what the sampler has there.
     """
 
     any_grid = False
     one_noise = False
+    driven: Mapping[int, Tensor] = MappingProxyType({})
 
     def begin(self, run: Run) -> None:
         """Called once, before the run's first attention call: check everything here and raise what is wrong."""
@@ -247,6 +252,7 @@ class Chain(Interceptor):
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self.interceptors = tuple(interceptors)
         self.one_noise = any(interceptor.one_noise for interceptor in self.interceptors)
+        self.driven = dict(ChainMap(*(dict(interceptor.driven) for interceptor in self.interceptors)))
         self._begun: list[Interceptor] = []
 
     def begin(self, run: Run) -> None:

@@ -128,12 +128,22 @@ class DemoModel:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents to clips: float32 in [0, 1], (clips, 3, 17, 128, 128)."""
-        vae = self.pipe.vae
-        mean, std = (
-            latents.new_tensor(v).view(1, -1, 1, 1, 1) for v in (vae.config.latents_mean, vae.config.latents_std)
-        )
-        parts = [single_pass.decode(vae, part * std + mean) for part in latents.split(8)]
+        mean, std = self._latent_scale(latents)
+        parts = [single_pass.decode(self.pipe.vae, part * std + mean) for part in latents.split(8)]
         return ((torch.cat(parts) + 1) / 2).clamp(0, 1)
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor) -> Tensor:
+        """Clips, float in [0, 1], (clips, 3, 17, 128, 128), to latents as the transformer sees them."""
+        means = [single_pass.encode(self.pipe.vae, part * 2 - 1)[0] for part in clips.to(self.device).split(8)]
+        mean, std = self._latent_scale(means[0])
+        return (torch.cat(means) - mean) / std
+
+    def _latent_scale(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the VAE's latents, by channel."""
+        config = self.pipe.vae.config
+        mean, std = (like.new_tensor(v).view(1, -1, 1, 1, 1) for v in (config.latents_mean, config.latents_std))
+        return mean, std
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int], **options: Any) -> Tensor:
         """`sample`, then `decode`."""

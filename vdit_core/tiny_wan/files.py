@@ -7,6 +7,9 @@ TRANSFORMER = "wan2.1_tiny_t2v_fp16.safetensors"
 VAE = "wan2.1_tiny_vae_fp16.safetensors"
 TEXT_ENCODER = "text_encoder.safetensors"
 PROBE = "attribute_probe.safetensors"
+#: A rendered clip of its world, and what it shows.
+CLIP = "clip.mp4"
+CLIP_CAPTION = "A car is driving on the highway"
 
 #: Of its videos: frames, and pixels of a side.
 FRAMES = 17

@@ -31,6 +31,8 @@ class LiveTransfer(MapTransfer):
         where: layers, heads, steps and branches.
         masks: a mask for each target, instead of `where.layers`: sample n takes the source's map in the layers and
             heads of masks[n - 1] ("none": it runs as it is). So one run samples a target under many masks.
+        footage: what the source is, (1, channels, frames, height, width) as the host has latents, instead of what the
+            model makes of its prompt: it is noised to the level of each step with the noise that the run starts from.
 
     Raises (in `begin`):
         TransferError: if the batch holds the source alone, if its samples start from other noise than the source, or if
@@ -41,9 +43,13 @@ class LiveTransfer(MapTransfer):
     one_noise = True
 
     def __init__(
-        self, where: TransferConfig | None = None, masks: Sequence[LayerMask | HeadMask] | None = None
+        self,
+        where: TransferConfig | None = None,
+        masks: Sequence[LayerMask | HeadMask] | None = None,
+        footage: Tensor | None = None,
     ) -> None:
         super().__init__(where)
+        self.driven = {} if footage is None else {0: footage}
         self.masks = None if masks is None else tuple(masks)
         self._strengths: list[dict[int, tuple[float, ...]]] = []  # of each sample, by layer: of every head
 

@@ -9,6 +9,7 @@ override into the options of each model call, outermost, and hands what is not o
 
 from .attach import attach, fills_text, grid, signature
 from .errors import HostError, NotReached
+from .footage import FootageGuider
 from .outcome import Outcome
 
-__all__ = ["HostError", "NotReached", "Outcome", "attach", "fills_text", "grid", "signature"]
+__all__ = ["FootageGuider", "HostError", "NotReached", "Outcome", "attach", "fills_text", "grid", "signature"]

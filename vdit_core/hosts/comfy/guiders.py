@@ -57,7 +57,8 @@ def _left_out(guider: Any) -> set[str]:
         return set()
     match sorted(guider.conds):
         case ["negative", "positive"]:
-            return {"negative"} if _is(guider, "cfg", 1) else set()
+            scales = getattr(guider, "scales", None) or (getattr(guider, "cfg", math.nan),)
+            return {"negative"} if all(math.isclose(scale, 1) for scale in scales) else set()
         case ["middle", "negative", "positive"] if not getattr(guider, "nested", False):  # DualCFGGuider
             return {"negative", *({"middle"} if _is(guider, "cfg1", 1) else ())} if _is(guider, "cfg2", 1) else set()
         case ["empty_negative_prompt", "negative", "positive"]:  # PerpNegGuider

@@ -35,7 +35,7 @@ def with_one_noise(sampler: Any) -> tuple[Any, str | None]:
         return sampler, None
     if not _takes_noise(function):
         wrong = "this sampler draws its own noise in every step, which differs between source and targets"
-        return sampler, wrong if _draws_noise(function, sampler.extra_options) else None
+        return sampler, None if asks_for_noise(sampler) is None else wrong
     if "noise_sampler" in sampler.extra_options:
         return sampler, "another node gives this sampler its noise, which may differ between source and targets"
 
@@ -55,6 +55,17 @@ def with_one_noise(sampler: Any) -> tuple[Any, str | None]:
     equal = copy.copy(sampler)
     equal.sampler_function = stepping
     return equal, None
+
+
+def asks_for_noise(sampler: Any) -> bool | None:
+    """Whether a sampler takes the noise of its steps from outside (True) or draws some itself (False); None if it adds
+    none."""
+    function = getattr(sampler, "sampler_function", None)
+    if function is None:
+        return None
+    if _takes_noise(function):
+        return True
+    return False if _draws_noise(function, sampler.extra_options) else None
 
 
 def _stock_noise(function: Any, x: Tensor, sigmas: Tensor, options: Mapping[str, Any]) -> Callable[..., Tensor]:

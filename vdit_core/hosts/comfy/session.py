@@ -148,6 +148,32 @@ class Session:
                 self._begin(self._describe(grid, model.get_dtype_inference(), x, samples, sigma))
         return ModelCall(sigma, visit, rows, None if text is None else text.shape[1], inputs, self._parts_of(model))
 
+    def driven(self, model: Any, x: Tensor, call: ModelCall) -> Tensor:
+        """A model call's latents with those that come from outside in their rows.
+
+        Raises:
+            HostError: if the sampler adds no noise, so that none is known for them.
+        """
+        if not self.chain.driven:
+            return x
+        x, sampling = x.clone(), model.model_sampling
+        for n, row in enumerate(call.rows):
+            latent = self.chain.driven.get(row.sample)
+            if latent is None:
+                continue
+            noise = self.noise[row.sample].to(x)
+            if not bool(noise.any()):
+                raise HostError(
+                    "This sampler adds no noise, as a second expert does, so the footage cannot be noised as in the "
+                    "first one. Use Edit Footage, which works in both experts, or sample with one model."
+                )
+            if latent.shape[1:] != x.shape[1:]:
+                given, own = (" x ".join(map(str, one.shape[1:])) for one in (latent, x))
+                raise HostError(f"The footage's latent is {given}, and the sampler's is {own}: they must be alike.")
+            latent = model.process_latent_in(latent.to(x))[0]
+            x[n] = sampling.noise_scaling(torch.tensor(call.sigma, device=x.device, dtype=x.dtype), noise, latent)
+        return x
+
     def _parts_of(self, model: Any) -> Parts:
         network = bare(model.diffusion_model)
         with self._lock:
@@ -231,7 +257,7 @@ class Session:
         return Site(run, layer, run.step_of(call.sigma), call.sigma, call.visit, call.rows)
 
     def _describe(self, grid: TokenGrid, dtype: torch.dtype, x: Tensor, samples: int, sigma: float) -> Run:
-        start = self.noise
+        start = self.noise[:1] if getattr(self.guider, "one_noise", False) else self.noise
         if abs(sigma - 1) < _SAME and abs(self.sigmas[0] - 1) < _SAME and x.shape[1:] == self.noise.shape[1:]:
             start = x[:samples]  # what the sampler really begins with, whoever drew it
         for n, each in enumerate(self.attached):
@@ -242,7 +268,7 @@ class Session:
             grid,
             self.sigmas,
             branches_to_come(self.guider),
-            self.samples,
+            samples,
             dtype,
             self.family.kind_of(self.network),
             absent(self.guider, self.sigmas),

@@ -28,6 +28,7 @@ class Session:
         self.run: Run | None = None
         self.visits: Counter[tuple[str, float]] = Counter()
         self.calls = 0
+        self._noise: dict[int, Tensor] = {}  # of driven samples
 
     def model_call(self, model: Any, context: str | None, inputs: Mapping[str, Any]) -> None:
         """A forward pass of the transformer begins; the first one begins the run. inputs: of it, by name."""
@@ -56,6 +57,24 @@ class Session:
         for branch in {row.branch for row in rows}:
             self.visits[branch, sigma] += 1
         self.calls += 1
+
+    def driven(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """The forward pass's hidden states with the latents that come from outside in their rows."""
+        hidden: Tensor = inputs["hidden_states"]
+        if not self.chain.driven:
+            return hidden
+        hidden = hidden.clone()
+        of_video = self.family.noise_of(model, {**inputs, "hidden_states": hidden})  # a view of it
+        sigma = self.here["sigma"]
+        for n, row in enumerate(self.here["rows"]):
+            latent = self.chain.driven.get(row.sample)
+            if latent is None:
+                continue
+            latent = latent.to(hidden)[0]
+            if row.sample not in self._noise:  # the run starts from the latent, or from noise alone
+                self._noise[row.sample] = (of_video[n] - (1 - sigma) * latent) / sigma
+            of_video[n] = sigma * self._noise[row.sample] + (1 - sigma) * latent
+        return hidden
 
     def _describe(self, model: Any, inputs: Mapping[str, Any]) -> Run:
         family, hidden = self.family, inputs["hidden_states"]

@@ -1,0 +1,1 @@
+"""Footage: a clip from outside, edited under its own attention maps."""
