@@ -10,8 +10,7 @@ from comfy_api.latest import io
 from ..vdit_core.outcome import Level, Verdict, done
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.recording.store.query import choose
-from ..vdit_core.roles.presets import PRESETS, heads_of
-from ..vdit_core.roles.presets import preset as mask_of
+from ..vdit_core.roles.presets import PRESETS, heads_of, preset_mask
 from ..vdit_core.selection import Indices, Selection
 from . import choices, images, progress, sockets
 from .outcomes import Telling
@@ -104,7 +103,7 @@ class HeadRoles(io.ComfyNode):
         ui = Telling(cls.hidden.unique_id, "Head Roles").tell(_verdict(preset, len(heads), len(found.roles)),
                                                               store.header.model)  # fmt: skip
         return io.NodeOutput(
-            mask_of(preset, found, strength),
+            preset_mask(preset, found, strength),
             images.as_image(pictures.roles_picture(found, title, heads)),
             describe.as_text(found),
             json.dumps(describe.as_json(found), indent=1),

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..head_mask import HeadMask
 from ..hosts.diffusers import attach
-from ..roles.classify import Roles, classify
-from ..roles.observer import RoleObserver, table
-from ..roles.presets import PRESETS, heads_of, preset
+from ..roles.classify import Roles, head_roles
+from ..roles.observer import RoleObserver
+from ..roles.presets import PRESETS, heads_of, preset_mask
 from ..selection import Indices, Selection
 from ..tiny_wan.files import GUIDANCE, STEPS
 from ..transfer import LiveTransfer, TransferConfig
@@ -52,7 +52,7 @@ def measure(
     observer = RoleObserver(Selection(steps=looked_at, branches="cond"))
     with attach(model.pipe, observer):
         model.sample([prompt] * len(seeds), seeds, steps=steps, guidance=guidance, on_step=on_step)
-    return classify(table([observer.result]))
+    return head_roles(observer.result)
 
 
 def masks(roles: Roles, seed: int) -> dict[str, HeadMask]:
@@ -64,7 +64,7 @@ def masks(roles: Roles, seed: int) -> dict[str, HeadMask]:
     return {
         PLAIN: HeadMask("none"),
         ALL: HeadMask("all"),
-        **{name: preset(name, roles) for name in PRESETS},
+        **{name: preset_mask(name, roles) for name in PRESETS},
         RANDOM: HeadMask.of(dict.fromkeys(drawn, 1.0), model.layers, model.heads),
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .observer import HeadTable
+from .observer import HeadTable, ObservedHeads, table
 
 MOTION, TRACKER, LAYOUT, FIRST, SINK, TEXT, MIXED = ROLES = (
     "motion", "tracker", "layout", "first frame", "sink", "text", "mixed",
@@ -67,7 +67,16 @@ class Roles:
         return of.get(self.roles[head], max(of.values()))
 
 
-def classify(table: HeadTable) -> Roles:
+def head_roles(*runs: ObservedHeads) -> Roles:
+    """The role of each head, of one or several runs of a model: what a `RoleObserver` has as its result.
+
+    Raises:
+        RolesError: if there is no call, or the runs are of different models, heads, layers or sizes.
+    """
+    return classify(table(runs))
+
+
+def classify(of: HeadTable) -> Roles:
     """The role of each head.
 
     With s the share of a head's attention that serves a role and u that of a map without preference, its score is
@@ -76,14 +85,14 @@ def classify(table: HeadTable) -> Roles:
     score from ROLE on is the head's role. A sink in the first frame serves that frame, too; it counts as a sink as long
     as it takes half of what the frame gets.
     """
-    found, level = table.figures, table.level
-    moving = table.speed >= MOVING
+    found, level = of.figures, of.level
+    moving = of.speed >= MOVING
 
     def score(name: str) -> Tensor:
         share, even = getattr(found, name).double(), getattr(level, name).double()
         return (share - even) / (1 - even).clamp(min=1e-9)
 
-    none = torch.zeros_like(table.speed, dtype=torch.float64)
+    none = torch.zeros_like(of.speed, dtype=torch.float64)
     scores = {
         MOTION: torch.where(moving, score("path"), none),
         TRACKER: torch.where(moving, none, score("place")),
@@ -93,11 +102,11 @@ def classify(table: HeadTable) -> Roles:
         TEXT: score("text"),
     }
     roles = {}
-    for i, layer in enumerate(table.layers):
-        for j, head in enumerate(table.heads):
-            of = {role: float(values[i, j]) for role, values in scores.items()}
-            role = max(of, key=of.__getitem__)
+    for i, layer in enumerate(of.layers):
+        for j, head in enumerate(of.heads):
+            own = {role: float(values[i, j]) for role, values in scores.items()}
+            role = max(own, key=own.__getitem__)
             if role == FIRST and float(found.sinks[i, j]) >= _OF_FIRST * float(found.first[i, j]):
                 role = SINK
-            roles[layer, head] = role if of[role] >= ROLE else MIXED
-    return Roles(table, scores, roles)
+            roles[layer, head] = role if own[role] >= ROLE else MIXED
+    return Roles(of, scores, roles)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..reporting.tables import markdown
 from .classify import MEANING, Roles
-from .presets import PRESETS, heads_of, preset
+from .presets import PRESETS, heads_of, preset_mask
 
 #: The figures of a table's columns, as `HeadFigures` names them, and their heads.
 _COLUMNS = {
@@ -39,7 +39,7 @@ def as_json(found: Roles) -> dict[str, Any]:
         "videos": len(table.moved),
         "uniform": level,
         "heads": heads,
-        "presets": {name: str(preset(name, found)) for name in PRESETS},
+        "presets": {name: str(preset_mask(name, found)) for name in PRESETS},
     }
 
 
@@ -73,7 +73,7 @@ def as_text(found: Roles) -> str:
 
 
 def _mask(name: str, found: Roles) -> str:
-    return f"`{preset(name, found)}`" if heads_of(name, found) else "no head has this role"
+    return f"`{preset_mask(name, found)}`" if heads_of(name, found) else "no head has this role"
 
 
 def _signed(value: float) -> str:

@@ -9,8 +9,8 @@ import torch
 from ..recording.store import AttentionStore, Header
 from ..recording.store.query import choose
 from ..selection import Selection
-from .classify import Roles, classify
-from .observer import from_store, table
+from .classify import Roles, head_roles
+from .observer import from_store
 
 #: Above so many tokens queries are sampled, unless all are asked for: all rows of such a map take a CPU minutes.
 EXACT_UP_TO, SAMPLED = 8192, 1024
@@ -34,7 +34,7 @@ def look(
     """
     for store in stores:
         choose(store, selection or Selection())
-    return classify(table([from_store(store, selection, queries, 0, device, on_call, on_chunk) for store in stores]))
+    return head_roles(*(from_store(store, selection, queries, 0, device, on_call, on_chunk) for store in stores))
 
 
 def auto_queries(header: Header) -> int | None:

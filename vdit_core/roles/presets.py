@@ -49,7 +49,7 @@ def heads_of(name: str, roles: Roles) -> list[tuple[int, int]]:
     return found
 
 
-def preset(name: str, roles: Roles, strength: float = 1.0) -> HeadMask:
+def preset_mask(name: str, roles: Roles, strength: float = 1.0) -> HeadMask:
     """The mask of a preset's heads, for the model that the roles are of; "none" where no head has its roles.
 
     Raises:

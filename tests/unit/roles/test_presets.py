@@ -12,12 +12,12 @@ from vdit_core.call import ModelSignature, Run, TokenGrid
 from vdit_core.head_mask import HeadMask
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import Evaluation, Key
-from vdit_core.roles.classify import FIRST, LAYOUT, MIXED, MOTION, ROLES, TRACKER, classify
+from vdit_core.roles.classify import FIRST, LAYOUT, MIXED, MOTION, ROLES, TRACKER, classify, head_roles
 from vdit_core.roles.describe import as_json, as_text
 from vdit_core.roles.look import look
 from vdit_core.roles.observer import ObservedHeads, RoleObserver, RolesError, from_store, table
 from vdit_core.roles.pictures import roles_picture
-from vdit_core.roles.presets import PRESETS, heads_of, preset
+from vdit_core.roles.presets import PRESETS, heads_of, preset_mask
 from vdit_core.roles.statistics import head_figures
 from vdit_core.selection import Indices, Selection, SelectionError
 
@@ -42,7 +42,7 @@ def seen(layers=(0, 1, 2), grid: TokenGrid = GRID) -> ObservedHeads:
 
 @pytest.fixture(scope="module")
 def roles():
-    return classify(table([seen()]))
+    return head_roles(seen())
 
 
 def test_presets_choose_by_role(roles):
@@ -76,7 +76,7 @@ def test_the_camera_takes_half_of_a_layer_those_that_sway_most():
 
 
 def test_a_mask_is_made_for_the_model_of_the_roles(roles):
-    mask = preset("camera only", roles, strength=0.5)
+    mask = preset_mask("camera only", roles, strength=0.5)
     assert mask == HeadMask("0@0:0.5, 2@0:0.5", layers=3, heads=2)
     assert mask.resolve(3, 2) == {0: (0.5, 0.0), 2: (0.5, 0.0)}
     with pytest.raises(SelectionError, match="made for a model of 3 layers"):
@@ -85,7 +85,7 @@ def test_a_mask_is_made_for_the_model_of_the_roles(roles):
 
 def test_no_head_of_a_role_is_an_empty_mask():
     still = classify(table([seen(layers=(1,))]))
-    assert str(preset("camera only", still)) == "none"
+    assert str(preset_mask("camera only", still)) == "none"
     assert "no head has this role" in as_text(still)
 
 
@@ -98,7 +98,7 @@ def test_no_head_of_a_role_is_an_empty_mask():
 )
 def test_what_is_no_preset_is_named(roles, name, strength, error, message):
     with pytest.raises(error, match=message):
-        preset(name, roles, strength)
+        preset_mask(name, roles, strength)
 
 
 def test_every_preset_has_roles_that_there_are():
