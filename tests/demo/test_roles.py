@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from PIL import Image
 from vdit_core.cli import main
 from vdit_core.demo import roles as demo
 from vdit_core.demo.roles import ALL, CAMERA, PLAIN, RANDOM, Trial, differences, masks, rows
-from vdit_core.demo.roles_report import as_text, tried_picture
+from vdit_core.demo.roles_report import DRAWN, PAN, as_text, tried_picture
 from vdit_core.hosts.diffusers import attach
 from vdit_core.recording.recorder import Recorder
 from vdit_core.roles.presets import PRESETS, heads_of
@@ -138,3 +139,16 @@ def test_roles_of_recordings(tmp_path, demo_model, capsys):
 def test_a_preset_that_there_is_not_is_named(tmp_path, capsys):
     assert main(["roles", "--preset", "zoom", "--out", str(tmp_path)]) == 2
     assert "There is no preset 'zoom'; the presets are camera only" in capsys.readouterr().err
+
+
+def test_the_page_has_the_table_of_the_trials():
+    """docs/head_roles.md, of the trials that benchmarks/head_roles.py wrote."""
+    docs = Path(__file__).parents[2] / "docs"
+    found = [Trial(**trial) for trial in json.loads((docs / "head_roles_trials.json").read_text())]
+    assert as_text(found) in (docs / "head_roles.md").read_text(encoding="utf-8")
+    for row in rows(found):
+        if row.variant in (PLAIN, CAMERA, RANDOM):
+            assert row.seeds >= 16
+    camera = {row.pair: row for row in rows(found) if row.variant == CAMERA}
+    assert all(row.drawn[0] >= DRAWN for row in camera.values())
+    assert camera["dog"].pan_part[0] <= PAN
