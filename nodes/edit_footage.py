@@ -72,8 +72,7 @@ class EditFootage(TransferNode):
                 io.Float.Input(
                     "hold", default=_DEFAULT.hold, min=0.0, max=1.0, step=0.05, advanced=True,
                     tooltip="Puts the clip back where the edit changed it by less than this share of its largest "
-                    "change: an automatic region for an edit of one thing. 0.25 is a good one; 0 is off, for edits of "
-                    "the whole picture.",
+                    "change: an automatic region for an edit of one thing. 0.25 is a good one; 0 is off.",
                 ),
                 *where_inputs(),
                 io.Mask.Input(
