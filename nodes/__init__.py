@@ -17,6 +17,7 @@ from .files import (
     SaveSparsityProfile,
 )
 from .head_mask import HeadMaskNode
+from .head_roles import HeadRoles
 from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
 from .record import FinishRecording, RecordAttention
@@ -43,6 +44,7 @@ NODES = [
     LoadAttentionStore,
     AttentionStructure,
     CompareAttention,
+    HeadRoles,
     LayerSweep,
     SparseAttentionNode,
     SparsityProfile,

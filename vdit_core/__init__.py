@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .recording.budget import MemoryBudget
     from .recording.recorder import Recorder
     from .recording.store import AttentionStore
+    from .roles.classify import Roles, head_roles
+    from .roles.observer import RoleObserver
+    from .roles.presets import preset_mask
     from .selection import Indices, LayerMask, Selection
     from .sinks.control import SinkControl, Targets
     from .sinks.detect import Findings, detect
@@ -39,6 +42,9 @@ _EXPORTS = {
     "recording.budget": ("MemoryBudget",),
     "recording.recorder": ("Recorder",),
     "recording.store": ("AttentionStore",),
+    "roles.classify": ("Roles", "head_roles"),
+    "roles.observer": ("RoleObserver",),
+    "roles.presets": ("preset_mask",),
     "selection": ("Indices", "LayerMask", "Selection"),
     "sinks.control": ("SinkControl", "Targets"),
     "sinks.detect": ("Findings", "detect"),
@@ -67,6 +73,8 @@ __all__ = [
     "MemoryBudget",
     "ModelSignature",
     "Recorder",
+    "RoleObserver",
+    "Roles",
     "Run",
     "Selection",
     "SinkControl",
@@ -82,7 +90,9 @@ __all__ = [
     "VDiTError",
     "attach",
     "detect",
+    "head_roles",
     "map_statistics",
+    "preset_mask",
 ]
 
 

@@ -95,6 +95,13 @@ def compare(first: str, second: str, **changes: Any) -> dict[str, Any]:
     return node("VDiT_CompareAttention", first=[first, 0], second=[second, 0], **settings | changes)
 
 
+def head_roles(store: str, **changes: Any) -> dict[str, Any]:
+    settings = {
+        "preset": "motion only", "strength": 1.0, "layers": "all", "steps": "all", "branch": "cond", "queries": "auto",
+    }  # fmt: skip
+    return node("VDiT_HeadRoles", store=[store, 0], **settings | changes)
+
+
 def sweep(steps: int = 3, seed: int = 7, **changes: Any) -> Graph:
     """A layer sweep, its chart saved."""
     settings = {

@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import compare, demo, edit, generate, paper, sinks, sparsity, structure, sweep
+from . import compare, demo, edit, generate, paper, roles, sinks, sparsity, structure, sweep
 
-COMMANDS = (demo, generate, edit, structure, compare, sweep, sparsity, sinks, paper)
+COMMANDS = (demo, generate, edit, structure, compare, roles, sweep, sparsity, sinks, paper)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

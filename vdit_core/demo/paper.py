@@ -13,7 +13,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from kornia.filters import sobel
 from torch import Tensor
 
 from ..call import TokenGrid
@@ -24,7 +23,6 @@ from ..maps.statistics import MapStatistics
 from ..maps.structure import Structure, look
 from ..maps.summary import summary
 from ..maps.wanted import Wanted
-from ..metrics import luminance
 from ..recording.recorder import Recorder
 from ..recording.store import AttentionStore, Key
 from ..selection import Indices, Selection
@@ -33,6 +31,7 @@ from ..sweep.scores import Result, Row, measure
 from ..tiny_wan.files import GUIDANCE, STEPS
 from . import pairs, verdicts
 from .model import DemoModel
+from .outlines import outlines
 from .pairs import PAIRS, PairResult
 from .probe import AttributeProbe
 from .sweep import decode, plan, readings, sampler
@@ -197,17 +196,9 @@ def drawn(probe: AttributeProbe, result: PairResult) -> float:
     strengths = []
     for clips in (result.plain, result.transfer):
         with torch.no_grad():
-            seen = probe(clips.to(next(probe.parameters()).device))
-        edges = sobel(luminance(clips)).unflatten(0, (len(clips), -1))[:, :, 0]
-        down, across = ((torch.arange(length) + 0.5) for length in edges.shape[-2:])
-        within = _within(down, seen.y, seen.height)[..., None] & _within(across, seen.x, seen.width)[..., None, :]
-        strengths.append(float(edges[within].mean()))
+            total, pixels = outlines(clips, probe(clips.to(next(probe.parameters()).device)))
+        strengths.append(float(total.sum() / pixels.sum()))
     return strengths[1] / strengths[0]
-
-
-def _within(places: Tensor, centre: Tensor, length: Tensor) -> Tensor:
-    """Which places lie in a stretch around each centre: (clips, frames, places)."""
-    return (places - centre.cpu()[..., None]).abs() <= length.cpu()[..., None] / 2
 
 
 def sweeps(model: DemoModel, probe: AttributeProbe, seeds: Sequence[int], sampling: Sampling) -> Swept:

@@ -1,0 +1,1 @@
+"""What each head looks at: measured, named, and chosen by name."""
