@@ -42,6 +42,8 @@ def chart(found: Found, title: str | None = None) -> Image.Image:
         right.plot(*_points(way), color=VERMILION, marker="o", markersize=5, label="taken")
         for n, (x, y) in enumerate(zip(*_points(way), strict=True)):
             right.annotate(str(n) if n else "plain target", (x, y), (4, 4), textcoords="offset points")
+        right.scatter([1], [0], color=INK, marker="x", s=24)
+        right.annotate("source", (1, 0), (-6, 6), textcoords="offset points", ha="right")
         right.set_xlabel(f"near the source: {', '.join(found.config.goal.keep)}")
         right.set_ylabel(f"near the plain target: {', '.join(found.config.goal.free)}")
         right.margins(0.08)

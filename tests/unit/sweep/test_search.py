@@ -107,7 +107,7 @@ def test_layers_are_groups_too():
     plan = layer_groups(Sweep("a", "b", 4), heads=3)
     found = searched(Sampler(), plan)
     assert [step.trial.label for step in found.path] == ["layer 1", "layer 2", "layer 3"]
-    assert found.mask.resolve(4, 3) == {layer: (1.0, 1.0, 1.0) for layer in (1, 2, 3)}
+    assert found.mask.resolve(4, 3) == dict.fromkeys((1, 2, 3), (1.0, 1.0, 1.0))
     assert layer_groups(plan, 3) is plan
     with pytest.raises(GoalError, match="rows of the mode 'first' overlap"):
         layer_groups(Sweep("a", "b", 4, "first"), 3)
