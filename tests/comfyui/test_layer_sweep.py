@@ -123,18 +123,19 @@ def test_heads_of_a_mask_have_their_rows(server):
 
 def test_a_goal_is_searched_and_its_videos_serve_the_next(server):
     groups = "2@1\n6\n\nall"
-    graph = heads_sweep(mode="groups", head_groups=groups, goal="keep edges, free palette", most_groups=1, weight=0.9)
+    goal = {"goal": "keep edges, free palette", "weight": 0.99, "most_groups": 1}
+    graph = heads_sweep(mode="groups", head_groups=groups, steps=6, length=9, **goal)
     result = server.run(graph)
     found = json.loads(shown(result, "json"))
     assert [group["label"] for group in found["groups"]] == ["2@1", "6", "all"]
     assert len(found["trials"]) == 3
-    assert found["goal"] == {"keep": ["edges"], "free": ["palette"], "weight": 0.9}
+    assert found["goal"] == {"keep": ["edges"], "free": ["palette"], "weight": 0.99}
     best = max(found["trials"], key=lambda trial: trial["trade"])
-    assert found["found"] == {"mask": best["mask"], "layers": 9, "heads": 2}, "0.9 of the weight is on what they bring"
+    assert found["found"] == {"mask": best["mask"], "layers": 9, "heads": 2}, "all of the weight is on what they bring"
     assert result.reports()["sweep"].startswith("Found for “keep edges, free palette”: ")
     layers = len({head.partition("@")[0] for head in best["mask"].split(", ")})
     assert result.reports()["live"] == f"replaced {layers * 6} of {layers * 6} calls"
-    assert said_by(result, "sweep")[0] == "round 1, 3 groups: batch 1 of 1, step 1 of 2"
+    assert said_by(result, "sweep")[0] == "round 1, 3 groups: batch 1 of 1, step 1 of 6"
 
     graph["sweep"]["inputs"] |= {"goal": "keep edges, free ssim", "mode": "groups", "head_groups": "6\n2@1"}
     again = server.run(graph)
