@@ -47,7 +47,7 @@ def search(
         decode: a video of latents of shape (1, ...): float in [0, 1], (1, 3, frames, height, width).
         folder: where finished videos are kept, by their masks; what it holds already is not sampled again.
         on_round: is told the number of each round, from 1, and how many groups it tries.
-        say: is told of damaged files.
+        say: hears of damaged files.
 
     Raises:
         FolderError: if the folder holds another sweep.
