@@ -143,6 +143,18 @@ def test_a_goal_is_searched_and_its_videos_serve_the_next(server):
     assert len(said_by(again, "sweep")) == 1, "nothing is sampled, so only the verdict is told"
 
 
+def test_an_interrupted_search_goes_on(server):
+    """Its first round samples the plain target and six layers, then the other three."""
+    graph = sweep(steps=8, seed=31, goal="keep edges, free palette", most_groups=1)
+    with pytest.raises(PromptFailed, match="interrupted"):
+        server.run(graph, interrupt_at="sweep", interrupt_after=12)
+    result = server.run(graph)
+    report = json.loads(shown(result, "json"))
+    assert [trial["added"] for trial in report["trials"]] == [f"layer {i}" for i in range(9)]
+    sampled = [said for said in said_by(result, "sweep") if said.endswith("step 1 of 8")]
+    assert sampled == ["round 1, 9 groups: batch 1 of 1, step 1 of 8"], "the first batch is there"
+
+
 def test_a_single_frame_is_refused_before_anything_is_sampled(server):
     with pytest.raises(PromptFailed, match="single frame, and the sweep scores motion: use a length of 5"):
         server.run(sweep(length=1))

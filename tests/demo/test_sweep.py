@@ -253,7 +253,7 @@ def test_measures_of_the_probe_tell_pan_from_object(probe):
         (["--weight", "0.2"], "--weight goes with --goal"),
         (["--goal", "keep pan"], "has nothing to free"),
         (["--goal", "keep pan, free object", "--weight", "2"], "weight of keep is 2.0"),
-        (["--goal", "keep pan, free object", "--most-groups", "0"], "limit is 0"),
+        (["--goal", "keep pan, free object", "--most-groups", "0"], "most_groups is 0"),
         (["--goal", "keep pan, free wheels"], "no measure 'wheels' here; there are motion"),
         (["--goal", "keep pan, free object", "--mode", "first"], "The rows of the mode 'first' overlap"),
         (["--mode", "every"], "no sweep 'every'"),

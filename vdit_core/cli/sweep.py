@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ..sweep.goal import SearchConfig
     from ..sweep.plan import Sweep
 
-#: Options of a search, by the field of `SearchConfig`; none of them goes without --goal.
-_SEARCH = {"limit": "--most-groups", "least_gain": "--least-gain", "candidates": "--candidates"}
+#: Options of a search, as `SearchConfig` and `Goal` name them; none of them goes without --goal.
+_SEARCH = ("most_groups", "least_gain", "candidates", "weight")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,7 +48,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "the one, near the plain target in the other",
     )
     parser.add_argument("--weight", type=float, metavar="W", help="of what is kept, the rest is of what is free (0.5)")
-    parser.add_argument("--most-groups", dest="limit", type=int, metavar="N", help="in the found mask (8)")
+    parser.add_argument("--most-groups", type=int, metavar="N", help="in the found mask (8)")
     parser.add_argument("--least-gain", type=float, metavar="G", help="of the trade, for a group to be taken (0.01)")
     parser.add_argument("--candidates", type=int, metavar="N", help="groups tried in each round but the first (14)")
     parser.add_argument("--seed", type=int, default=1)
@@ -130,11 +130,11 @@ def _search_config(options: argparse.Namespace) -> SearchConfig | None:
 
     given = {name: value for name in _SEARCH if (value := getattr(options, name)) is not None}
     if options.goal is None:
-        named = [_SEARCH[name] for name in given] + (["--weight"] if options.weight is not None else [])
-        if named:
-            raise ValueError(f"{named[0]} goes with --goal, for example --goal 'keep pan, free object'.")
+        for name in given:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} goes with --goal, for example --goal 'keep pan, free object'.")
         return None
-    return SearchConfig(Goal.parse(options.goal, 0.5 if options.weight is None else options.weight), **given)
+    return SearchConfig(Goal.parse(options.goal, given.pop("weight", 0.5)), **given)
 
 
 def _say(problem: str) -> None:

@@ -88,7 +88,7 @@ class Found:
         return {
             "settings": self.sweep.settings(),
             "goal": {"keep": list(goal.keep), "free": list(goal.free), "weight": goal.weight},
-            "limit": self.config.limit,
+            "most_groups": self.config.most_groups,
             "least_gain": self.config.least_gain,
             "candidates": self.config.candidates,
             "groups": [{"label": group.label, "mask": group.mask.text} for group in self.sweep.groups],

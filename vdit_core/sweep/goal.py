@@ -115,7 +115,7 @@ _FORM = "Write for example: keep motion, free palette."
 class SearchConfig:
     """What a search wants, and when it stops.
 
-    limit: of groups in the found mask. least_gain: what a group must add to the trade. candidates: how many groups are
+    most_groups: in the found mask. least_gain: what a group must add to the trade. candidates: how many groups are
     tried in each round after the first: those that added most when they were last tried.
 
     Raises:
@@ -123,12 +123,12 @@ class SearchConfig:
     """
 
     goal: Goal
-    limit: int = 8
+    most_groups: int = 8
     least_gain: float = 0.01
     candidates: int = 2 * (AT_ONCE - 1)
 
     def __post_init__(self) -> None:
-        for name in ("limit", "candidates"):
+        for name in ("most_groups", "candidates"):
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise GoalError(f"The search's {name} is {value!r}; give a whole number, 1 or more.")
         if not 0 <= self.least_gain < math.inf:

@@ -109,7 +109,7 @@ class _Search:
         path: list[Taken] = []
         clips: list[Tensor] = []
         trade = 1 - self.config.goal.weight
-        while left and len(path) < self.config.limit:
+        while left and len(path) < self.config.most_groups:
             number, some = len(path) + 1, left[: self.config.candidates] if path else left
             together = [HeadGroup(group.label, union([mask, group.mask])) for group in some]
             if on_round:
@@ -130,7 +130,7 @@ class _Search:
             mask, trade = best.mask, best.has.trade
             left.sort(key=lambda group: -gains.get(group.name, -math.inf))  # stable: what was not tried keeps its order
             left = [group for group in left if union([mask, group.mask]) != mask]
-        stopped = f"the limit of {self.config.limit} groups is reached" if left else "every group is in"
+        stopped = f"the limit of {self.config.most_groups} groups is reached" if left else "every group is in"
         return self._found(mask, path, clips, stopped)
 
     def _try(self, number: int, groups: Sequence[HeadGroup]) -> None:

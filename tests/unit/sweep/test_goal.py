@@ -71,7 +71,7 @@ def test_weights_out_of_range_are_named(weight):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"limit": 0}, "limit is 0"),
+        ({"most_groups": 0}, "most_groups is 0"),
         ({"candidates": 2.5}, "candidates is 2.5"),
         ({"least_gain": -1}, "least_gain is -1"),
         ({"least_gain": math.nan}, "least_gain is nan"),

@@ -123,7 +123,7 @@ def test_groups_that_overlap_are_tried_once_and_reach_the_same():
 @pytest.mark.parametrize(
     ("changes", "path", "stopped"),
     [
-        ({"limit": 1}, ["1@0"], "the limit of 1 groups is reached"),
+        ({"most_groups": 1}, ["1@0"], "the limit of 1 groups is reached"),
         ({"least_gain": 0.1}, ["1@0", "2@1"], "no group improves the trade by 0.1"),
         ({"least_gain": 0.0}, ["1@0", "2@1", "3@2"], "no group improves the trade by 0"),
     ],
@@ -156,7 +156,7 @@ def test_later_rounds_try_the_groups_that_added_most():
 
 def test_a_batch_has_at_most_eight_and_the_first_round_no_more_batches_than_a_sweep():
     sampler, plan = Sampler(), sweep()
-    searched(sampler, plan, limit=1)
+    searched(sampler, plan, most_groups=1)
     assert len(sampler.masks) == 1 + 12
     assert sampler.batches == 2, "the plain target and six groups, then the other six"
 
@@ -171,7 +171,7 @@ def test_a_second_search_samples_nothing_whatever_its_goal(tmp_path):
 def test_a_search_uses_what_a_sweep_of_heads_sampled(tmp_path):
     plan, sampler = sweep(), Sampler()
     run(plan, Sampler(), SweepFolder(tmp_path, plan))
-    searched(sampler, folder=tmp_path, limit=1)
+    searched(sampler, folder=tmp_path, most_groups=1)
     assert sampler.masks == []
 
 
