@@ -29,9 +29,11 @@ def prompts(flow: Workflow, clip: Node, target: str = TARGET) -> tuple[Node, Nod
     )
 
 
-def side_by_side(flow: Workflow, first: Node, second: Node, fps: float, prefix: str) -> list[Node]:
-    """Two clips above each other, saved."""
-    stitch = flow.add("ImageStitch", "source over target", image1=first.out(), image2=second.out(), direction="down",
+def side_by_side(
+    flow: Workflow, first: Node, second: Node, fps: float, prefix: str, direction: str = "down"
+) -> list[Node]:
+    """Two clips above each other, or (right) beside each other, saved."""
+    stitch = flow.add("ImageStitch", "source and target", image1=first.out(), image2=second.out(), direction=direction,
                       match_image_size=True, spacing_width=4, spacing_color="white")  # fmt: skip
     video = flow.add("CreateVideo", images=stitch.out(), fps=fps)
     save = flow.add("SaveVideo", "Save Video: source, target", video=video.out(), filename_prefix=prefix)

@@ -69,6 +69,11 @@ class EditFootage(TransferNode):
                     "of the edit, which cleans it. 0 carries over what the model cannot predict of the clip in the "
                     "last step too: it keeps grain, and traces of what was there.",
                 ),
+                io.Float.Input(
+                    "hold", default=_DEFAULT.hold, min=0.0, max=1.0, step=0.05, advanced=True,
+                    tooltip="Puts the clip back where the edit changed it by less than this share of its largest "
+                    "change: an automatic region for an edit of one thing. 0.25 is a good one; 0 is off.",
+                ),
                 *where_inputs(),
                 io.Mask.Input(
                     "region", optional=True,
@@ -98,6 +103,7 @@ class EditFootage(TransferNode):
         source_cfg: float,
         draws: int,
         finish: float,
+        hold: float,
         steps: str,
         strength: float,
         branches: str,
@@ -107,7 +113,7 @@ class EditFootage(TransferNode):
         region: Tensor | None = None,
         **more: list[Any] | None,
     ) -> io.NodeOutput:
-        config = EditConfig(change, source_cfg, target_cfg, draws, finish)
+        config = EditConfig(change, source_cfg, target_cfg, draws, finish, hold)
         samples = encoded(footage, vae, model)
         targets = prompts_of(target, more)
         if not targets:

@@ -1,5 +1,5 @@
-"""Layer Sweep: the target sampled once for each layer with the source's maps in it, to find the layers that carry
-structure."""
+"""Layer Sweep: the target sampled once for each layer or head group with the source's maps in it, to find those that
+carry structure, or those that serve a goal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vdit_core import outcome
+from ..vdit_core.call import ModelSignature
+from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.hosts.comfy import attach, fills_text, grid, signature
 from ..vdit_core.hosts.comfy.samplers import with_one_noise
-from ..vdit_core.selection import Indices
+from ..vdit_core.selection import Indices, LayerMask, SelectionError
 from ..vdit_core.sweep.checkpoint import SweepFolder, fingerprint
+from ..vdit_core.sweep.goal import Goal, GoalError, SearchConfig
+from ..vdit_core.sweep.groups import HEAD_MODES, groups
 from ..vdit_core.sweep.plan import AT_ONCE, MODES, Sweep, batches
 from ..vdit_core.sweep.run import missing, run
+from ..vdit_core.sweep.search import RunSweep, layer_groups, search
 from ..vdit_core.transfer import LiveTransfer, TransferConfig
 from . import choices, images, sampling, sockets
 from .live_batch import batch
@@ -45,10 +50,11 @@ class LayerSweep(io.ComfyNode):
             node_id="VDiT_LayerSweep",
             display_name="Layer Sweep",
             category=sockets.CATEGORY,
-            description="Finds the layers that carry a video's structure: samples the source, the target, and the "
-            "target once for each layer with the source's attention maps in that layer, and scores them. It takes the"
-            " time of as many videos as the model has layers, two more, and one more for each batch.",
-            search_aliases=["structure layers", "find layers", "layer ablation", "block sweep"],
+            description="Finds the layers or heads that carry a video's structure: samples the source, the target, and "
+            "the target once for each of them with the source's attention maps in it, and scores them. With a goal it "
+            "searches the set of them that serves it. It takes the time of as many videos as there are layers or "
+            "head groups, two more, and one more for each batch.",
+            search_aliases=["structure layers", "find layers", "layer ablation", "block sweep", "head search"],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
                 io.Conditioning.Input("source", display_name="source prompt",
@@ -68,9 +74,10 @@ class LayerSweep(io.ComfyNode):
                 ),
                 *sampling.settings(),
                 io.Combo.Input(
-                    "mode", options=list(MODES), default="each",
-                    tooltip="The layers that each video takes from the source: one (each), all up to it (first), all "
-                    "from it on (last), or all but one.",
+                    "mode", options=[*MODES, *HEAD_MODES], default="each",
+                    tooltip="What each video takes from the source. Layers: one (each), all up to it (first), all from "
+                    "it on (last), or all but one. Heads of the mask: each head, or the heads of each layer. "
+                    "Or one of the head groups (groups).",
                 ),
                 choices.indices("transfer_steps", "The sampling steps to transfer in", advanced=True),
                 io.Int.Input(
@@ -80,27 +87,68 @@ class LayerSweep(io.ComfyNode):
                     f"holds, {AT_ONCE} at most. Every batch samples the source again, so large batches are faster. "
                     "Finished batches are kept when the sweep is interrupted.",
                 ),
+                sockets.mask(
+                    "mask", "The heads for the modes 'each head' and 'heads of each layer'. Without one, all heads.",
+                ),
+                io.String.Input(
+                    "head_groups", default="", multiline=True, optional=True, advanced=True,
+                    tooltip="The head groups for the mode groups, one a line, as in Head Mask: for example 5@0, 5@3.",
+                ),
+                io.String.Input(
+                    "goal", default="", optional=True,
+                    tooltip="What shall be near the source and what shall stay near the plain target, for example "
+                    "keep motion, free palette. The node then searches the layers or head groups that serve it. "
+                    "Measures are motion, edges, ssim, palette and flip. Empty scores the sweep without a search.",
+                ),
+                io.Float.Input(
+                    "weight", default=0.5, min=0.01, max=0.99, step=0.05, optional=True, advanced=True,
+                    tooltip="The weight of what is kept in a goal. The rest is the weight of what is free.",
+                ),
+                io.Int.Input(
+                    "most_groups", default=8, min=1, max=200, optional=True, advanced=True,
+                    tooltip="The largest number of layers or head groups that a search takes.",
+                ),
             ],
             outputs=[
                 sockets.LayerMask.Output(
                     display_name="structure layers",
-                    tooltip="The layers that bring the target at least half as near to the source as the best one.",
+                    tooltip="The layers that bring the target at least half as near to the source as the best one. "
+                    "If heads are swept or a goal is searched, the layers that have any of the found heads.",
                 ),
                 io.Image.Output(display_name="chart", tooltip="A chart of how near each video is to the source."),
                 io.Image.Output(display_name="videos",
                     tooltip="Frames of the source, the target and every video of the sweep."),
                 io.String.Output(display_name="scores", tooltip="All scores as a table."),
                 io.String.Output(display_name="report", tooltip="All scores and settings as JSON."),
+                sockets.HeadMask.Output(
+                    display_name="head mask", tooltip="The found heads. Without a goal, those that stand out.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, transfer_steps: str, videos_per_batch: int, sampler_name: str) -> bool | str:
+    def validate_inputs(
+        cls,
+        transfer_steps: str,
+        videos_per_batch: int,
+        sampler_name: str,
+        head_groups: str | None = None,
+        goal: str | None = None,
+    ) -> bool | str:
         if videos_per_batch == 1:
             return "videos_per_batch: a batch of 1 holds no target beside the source; use 0 (what fits), or 2 and more."
         if (wrong := with_one_noise(comfy.samplers.sampler_object(sampler_name))[1]) is not None:
             return f"sampler_name: {sampler_name} cannot be swept: {wrong}. Use euler, or another that adds no noise."
+        name = "head_groups"  # a text that another node gives is None here
+        try:
+            for line in filter(None, map(str.strip, (head_groups or "").splitlines())):
+                HeadMask(line)
+            name = "goal"
+            if goal and goal.strip():
+                Goal.parse(goal)
+        except (SelectionError, GoalError) as error:
+            return f"{name}: {error}"
         return choices.readable(transfer_steps=transfer_steps)
 
     @classmethod
@@ -120,6 +168,11 @@ class LayerSweep(io.ComfyNode):
         mode: str,
         transfer_steps: str,
         videos_per_batch: int,
+        mask: LayerMask | HeadMask | None = None,
+        head_groups: str = "",
+        goal: str = "",
+        weight: float = 0.5,
+        most_groups: int = 8,
     ) -> io.NodeOutput:
         images.need_matplotlib()
         need_video_alone(latent["samples"])
@@ -127,8 +180,6 @@ class LayerSweep(io.ComfyNode):
             raise ValueError(
                 "The latent holds a single frame, and the sweep scores motion: use a length of 5 frames or more."
             )
-        from ..vdit_core.sweep import pictures, scores
-
         network = signature(model)
         inputs = {"source": source, "target": target, "negative": negative, "latent": latent}
         settings: dict[str, str | int | float] = {
@@ -145,12 +196,11 @@ class LayerSweep(io.ComfyNode):
             mode,
             TransferConfig(steps=Indices(transfer_steps)),
             settings | {"model": _mark(model)} | {name: _digest(value) for name, value in inputs.items()},
+            groups(mode, network, mask, head_groups) if mode in HEAD_MODES else (),
         )
-        folder = SweepFolder(_place(sweep), sweep)
-        done = folder.load(logging.warning)
         at_once = videos_per_batch or _fitting(model, latent["samples"])
         telling = Telling(cls.hidden.unique_id, "Layer Sweep")
-        told = Progress(telling, batches(missing(sweep, done), at_once), steps, network)
+        told = Progress(telling, steps, network)
         conditionings = {_SOURCE: source, _TARGET: target}
 
         videos = Sampling(model, target, negative, vae, latent, seed, steps, cfg, sampler_name, scheduler)
@@ -162,19 +212,73 @@ class LayerSweep(io.ComfyNode):
             told.batch_done()
             return found
 
-        latents = run(sweep, sample, folder, at_once, done)
-        clips = torch.cat([told.decoded(videos.decode(one), n, len(latents)) for n, one in enumerate(latents.split(1))])
-        result = scores.measure(sweep, clips)
-        ui = telling.tell(outcome.done(result.verdict()), network)
-        title = f"Layer sweep, {mode} · {steps} steps, seed {seed}"
-        return io.NodeOutput(
-            result.suggested,
-            images.as_image(pictures.bars(result, title)),
-            images.as_image(pictures.sheet(result, clips, names=_NAMES)),
-            result.as_text(),
-            json.dumps(result.as_dict(), indent=1),
-            ui=ui,
-        )
+        def run_sweep(part: Sweep, folder: SweepFolder | None, done: dict[int, Tensor]) -> Tensor:
+            told.begin(batches(missing(part, done), at_once))
+            return run(part, sample, folder, at_once, done)
+
+        said = f"{mode} · {steps} steps, seed {seed}"
+        if goal.strip():
+            config = SearchConfig(Goal.parse(goal, weight), most_groups)
+            result = _search(sweep, config, network, run_sweep, videos, told, said)
+        else:
+            result = _score(sweep, run_sweep, videos, told, said)
+        verdict, suggested, *shown = result
+        heads = suggested if isinstance(suggested, HeadMask) else HeadMask.of_layers(suggested)
+        layers = suggested if isinstance(suggested, LayerMask) else _layers(suggested, network)
+        return io.NodeOutput(layers, *shown, heads, ui=telling.tell(outcome.done(verdict), network))
+
+
+#: A verdict, the found mask, and the outputs chart, videos, scores and report.
+_Shown = tuple[str, LayerMask | HeadMask, Tensor, Tensor, str, str]
+
+
+def _score(sweep: Sweep, run_sweep: RunSweep, videos: Sampling, told: Progress, said: str) -> _Shown:
+    """A sweep, every row of it scored."""
+    from ..vdit_core.sweep import pictures, scores
+
+    folder = SweepFolder(_place(sweep), sweep)
+    latents = run_sweep(sweep, folder, folder.load(logging.warning))
+    clips = torch.cat([told.decoded(videos.decode(one), n, len(latents)) for n, one in enumerate(latents.split(1))])
+    result = scores.measure(sweep, clips)
+    return (
+        result.verdict(),
+        result.suggested,
+        images.as_image(pictures.bars(result, f"Layer sweep, {said}")),
+        images.as_image(pictures.sheet(result, clips, names=_NAMES)),
+        result.as_text(),
+        json.dumps(result.as_dict(), indent=1),
+    )
+
+
+def _search(
+    sweep: Sweep,
+    config: SearchConfig,
+    network: ModelSignature,
+    run_sweep: RunSweep,
+    videos: Sampling,
+    told: Progress,
+    said: str,
+) -> _Shown:
+    """A search by goal among the rows of a sweep."""
+    from ..vdit_core.sweep import search_pictures
+    from ..vdit_core.sweep.goal import Measures
+    from ..vdit_core.sweep.pixel_measures import pixel_measures
+
+    plan, measures = layer_groups(sweep, network.heads), Measures(pixel_measures())
+    found = search(plan, config, run_sweep, videos.decode, measures, _place(plan), told.round_begins, logging.warning)
+    return (
+        found.verdict(),
+        found.mask,
+        images.as_image(search_pictures.chart(found, f"Search: {config.goal} · {said}")),
+        images.as_image(search_pictures.sheet(found)),
+        found.as_text(),
+        json.dumps(found.as_dict(), indent=1),
+    )
+
+
+def _layers(mask: HeadMask, model: ModelSignature) -> LayerMask:
+    """The layers that have any head of a mask."""
+    return LayerMask.of(list(mask.resolve(model.layers, model.heads, model.kinds)), made_for=model.layers)
 
 
 _marks: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

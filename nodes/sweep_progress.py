@@ -38,10 +38,19 @@ class Steps(Interceptor):
 class Progress:
     """Tells the page how far the sweep is, and how long it will take."""
 
-    def __init__(self, telling: Telling, plan: Sequence[Sequence[int]], steps: int, model: ModelSignature) -> None:
-        self.telling, self.plan, self.steps, self.model = telling, plan, steps, model
-        self.batch, self.start = 0, time.monotonic()
+    def __init__(self, telling: Telling, steps: int, model: ModelSignature) -> None:
+        self.telling, self.steps, self.model = telling, steps, model
+        self.plan: Sequence[Sequence[int]] = ()
+        self.batch, self.start, self.within = 0, time.monotonic(), ""
         self.bar: Callable[[], None] | None = None
+
+    def round_begins(self, number: int, groups: int) -> None:
+        """A search begins a round that tries so many head groups."""
+        self.within = f"round {number}, {groups} groups: "
+
+    def begin(self, plan: Sequence[Sequence[int]]) -> None:
+        """These batches are to be sampled."""
+        self.plan, self.batch, self.start = plan, 0, time.monotonic()
 
     def step(self, step: int) -> None:
         """A step of the current batch begins."""
@@ -70,7 +79,7 @@ class Progress:
         self._say(text if left is None else f"{text}, {_duration(left)} left")
 
     def _say(self, text: str) -> None:
-        self.telling.show(idle(text), self.model)
+        self.telling.show(idle(self.within + text), self.model)
 
 
 def _duration(seconds: float) -> str:

@@ -101,3 +101,18 @@ def motion_agreement(a: Tensor, b: Tensor) -> Tensor:
     x, y = (luminance(video).unflatten(0, (len(video), -1)).diff(dim=1).flatten(2) for video in (a, b))
     x, y = x - x.mean(2, keepdim=True), y - y.mean(2, keepdim=True)
     return torch.cosine_similarity(x, y, dim=2).mean(1)
+
+
+def palette_overlap(a: Tensor, b: Tensor, levels: int = 8) -> Tensor:
+    """How far two clips have the same colours, wherever they are: 1 for the same, 0 for none in common.
+
+    Histogram intersection (Swain and Ballard, 1991) over all pixels of all frames, in levels x levels x levels bins of
+    RGB.
+    """
+
+    def histogram(clip: Tensor) -> Tensor:
+        r, g, b = (clip.clamp(0, 1) * levels).long().clamp(max=levels - 1).unbind(0)
+        counts = torch.bincount(((r * levels + g) * levels + b).flatten(), minlength=levels**3)
+        return counts / counts.sum()
+
+    return torch.stack([torch.minimum(histogram(x), histogram(y)).sum() for x, y in zip(a, b, strict=True)])

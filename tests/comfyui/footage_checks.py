@@ -153,6 +153,17 @@ def check_several_targets():
     torch.testing.assert_close(found[:1], run(guider()), rtol=0, atol=2e-3)
 
 
+def check_short_long_and_odd_clips():
+    """Of 1, 5 and 81 frames, and of a size that the model pads."""
+    for size in ((16, 1, 8, 8), (16, 2, 8, 8), (16, 21, 4, 4), (16, 3, 7, 9)):
+        clip = torch.randn((1, *size), generator=torch.Generator().manual_seed(4))
+        transfer = LiveTransfer()
+        found = run(guider(footage=clip, interceptor=transfer), latent=clip)
+        assert found.shape == clip.shape, size
+        assert found.isfinite().all(), size
+        assert transfer.report.replaced == transfer.report.expected == 3 * 4 * 2, (size, transfer.report)
+
+
 def check_sparse_attention_and_int8_compose():
     plain = run(guider())
     whole = SparseAttention(SparseConfig("exact top-k", 1.0, dense_first=0, minimum_tokens=0, if_slower="sparse"))

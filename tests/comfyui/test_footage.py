@@ -18,7 +18,7 @@ def edit(**changes) -> graphs.Graph:
     settings = {
         "model": ["demo", 0], "footage": ["clip", 0], "vae": ["demo", 2], "source": ["source", 0],
         "target": ["target", 0], "negative": ["nothing", 0], "change": 0.9, "target_cfg": 2.0, "source_cfg": 1.5,
-        "draws": 1, "finish": 0.15,
+        "draws": 1, "finish": 0.15, "hold": 0.0,
     }  # fmt: skip
     inputs = {name: value for name, value in (settings | graphs.where() | changes).items() if value is not None}
     return graphs.demo() | {
@@ -85,6 +85,14 @@ def test_a_region_keeps_the_rest(server):
     graph = edit(region=["mask", 0]) | {"mask": graphs.node("SolidMask", value=0.0, width=128, height=128)}
     result = server.run(graph)
     torch.testing.assert_close(result.latents["save"], result.latents["save clip"], rtol=0, atol=1e-4)
+
+
+def test_hold_puts_back_what_was_hardly_changed(server, edited):
+    result = server.run(edit(hold=0.25))
+    found, clip, whole = result.latents["save"], result.latents["save clip"], edited.latents["save"]
+    back = torch.isclose(found, clip, rtol=0, atol=1e-5).all(1)
+    assert 0.2 < float(back.float().mean()) < 1
+    torch.testing.assert_close(found.movedim(1, -1)[~back], whole.movedim(1, -1)[~back], rtol=0, atol=1e-4)
 
 
 def test_a_change_that_leaves_nothing_to_a_sampler_is_told(server):

@@ -97,6 +97,64 @@ def test_an_interrupted_sweep_goes_on(server):
     assert said_by(result, "sweep")[0] == "batch 1 of 1, step 1 of 8"
 
 
+def heads_sweep(**changes) -> graphs.Graph:
+    """Of some heads; what it found is put into a live transfer."""
+    return sweep(**changes) | {
+        "heads": graphs.node("VDiT_HeadMask", mask="2@1, 6", layers=0, heads=0),
+        "live": graphs.node(
+            "VDiT_LiveTransfer", model=["demo", 0], source=["source", 0], target=["target", 0], latent=["empty", 0],
+            mask=["sweep", 5], **graphs.where(),
+        ),
+        "sample": graphs.sampler(["live", 0], "live", positive=["live", 1], latent_image=["live", 2]),
+        "save live": graphs.node("SaveLatent", samples=["sample", 0], filename_prefix="live"),
+    }  # fmt: skip
+
+
+def test_heads_of_a_mask_have_their_rows(server):
+    result = server.run(heads_sweep(mode="heads of each layer", mask=["heads", 0], transfer_steps="0", seed=21))
+    found = json.loads(shown(result, "json"))
+    assert {row["label"]: row["mask"] for row in found["rows"]} == {"layer 2 @ 1": "2@1", "layer 6": "6@0, 6@1"}
+    assert (found["settings"]["mode"], found["suggested"]["heads"]) == ("heads of each layer", 2)
+    again = server.run(heads_sweep(mode="each head", mask=["heads", 0], transfer_steps="0", seed=21))
+    assert [row["label"] for row in json.loads(shown(again, "json"))["rows"]] == ["2@1", "6@0", "6@1"]
+    assert said_by(again, "sweep")[0] == "batch 1 of 1, step 1 of 2"
+    assert said_by(again, "sweep")[2] == "sampled, now decoding", "2@1 is there; one batch has both heads of layer 6"
+
+
+def test_a_goal_is_searched_and_its_videos_serve_the_next(server):
+    groups = "2@1\n6\n\nall"
+    goal = {"goal": "keep edges, free palette", "weight": 0.99, "most_groups": 1}
+    graph = heads_sweep(mode="groups", head_groups=groups, steps=6, length=9, **goal)
+    result = server.run(graph)
+    found = json.loads(shown(result, "json"))
+    assert [group["label"] for group in found["groups"]] == ["2@1", "6", "all"]
+    assert len(found["trials"]) == 3
+    assert found["goal"] == {"keep": ["edges"], "free": ["palette"], "weight": 0.99}
+    best = max(found["trials"], key=lambda trial: trial["trade"])
+    assert found["found"] == {"mask": best["mask"], "layers": 9, "heads": 2}, "all of the weight is on what they bring"
+    assert result.reports()["sweep"].startswith("Found for “keep edges, free palette”: ")
+    layers = len({head.partition("@")[0] for head in best["mask"].split(", ")})
+    assert result.reports()["live"] == f"replaced {layers * 6} of {layers * 6} calls"
+    assert said_by(result, "sweep")[0] == "round 1, 3 groups: batch 1 of 1, step 1 of 6"
+
+    graph["sweep"]["inputs"] |= {"goal": "keep edges, free ssim", "mode": "groups", "head_groups": "6\n2@1"}
+    again = server.run(graph)
+    assert len(json.loads(shown(again, "json"))["trials"]) == 2
+    assert len(said_by(again, "sweep")) == 1, "nothing is sampled, so only the verdict is told"
+
+
+def test_an_interrupted_search_goes_on(server):
+    """Its first round samples the plain target and six layers, then the other three."""
+    graph = sweep(steps=8, seed=31, goal="keep edges, free palette", most_groups=1)
+    with pytest.raises(PromptFailed, match="interrupted"):
+        server.run(graph, interrupt_at="sweep", interrupt_after=12)
+    result = server.run(graph)
+    report = json.loads(shown(result, "json"))
+    assert [trial["added"] for trial in report["trials"]] == [f"layer {i}" for i in range(9)]
+    sampled = [said for said in said_by(result, "sweep") if said.endswith("step 1 of 8")]
+    assert sampled == ["round 1, 9 groups: batch 1 of 1, step 1 of 8"], "the first batch is there"
+
+
 def test_a_single_frame_is_refused_before_anything_is_sampled(server):
     with pytest.raises(PromptFailed, match="single frame, and the sweep scores motion: use a length of 5"):
         server.run(sweep(length=1))
@@ -108,6 +166,12 @@ def test_a_single_frame_is_refused_before_anything_is_sampled(server):
         ({"videos_per_batch": 1}, "a batch of 1 holds no target beside the source"),
         ({"transfer_steps": "9"}, "Step 9 in '9' is out of range"),
         ({"mode": "some"}, "Value not in list"),
+        ({"goal": "motion"}, "goal: Cannot read 'motion' in the goal 'motion'"),
+        ({"goal": "keep pan, free palette"}, "There is no measure 'pan' here; there are motion, edges, ssim, palette"),
+        ({"goal": "keep edges, free palette", "mode": "first"}, "The rows of the mode 'first' overlap"),
+        ({"mode": "groups"}, 'The mode "groups" needs head groups'),
+        ({"mode": "groups", "head_groups": "5@x"}, "head_groups: Cannot read 'x'"),
+        ({"mode": "groups", "head_groups": "9"}, "The head group '9' cannot be used: Layer 9 in '9' is out of range"),
     ],
 )
 def test_mistakes_are_named(server, changes, message):

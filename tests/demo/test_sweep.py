@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from training.painter import render
+from training.world import Scenes
 from vdit_core.cli import main
 from vdit_core.demo import sweep as demo
+from vdit_core.demo.goal import measures
+from vdit_core.head_mask import HeadMask
 from vdit_core.hosts.diffusers import attach
 from vdit_core.selection import LayerMask
 from vdit_core.sweep.checkpoint import SweepFolder
+from vdit_core.sweep.groups import groups
 from vdit_core.sweep.run import run, together
 from vdit_core.sweep.scores import LIKENESS, measure
+from vdit_core.tiny_wan.captions import Caption
 from vdit_core.tiny_wan.files import FRAMES, SIZE
 from vdit_core.transfer import LiveTransfer, TransferConfig
 
@@ -181,9 +188,74 @@ def test_sweep_writes_report_and_pictures_and_goes_on(tmp_path, capsys, monkeypa
     assert f"{lost} is damaged" in capsys.readouterr().err
 
 
+def test_a_goal_is_searched_and_a_second_search_samples_nothing(tmp_path, capsys):
+    """The probe reads real clips: layer 6 brings the source's pan, and the truck stays a truck."""
+    out = tmp_path / "search"
+    arguments = ["sweep", "--target", "A truck is driving on the highway", "--steps", "4", "--out", str(out)]
+    arguments += ["--group", "8@1", "--group", "6", "--goal", "keep pan, free object", "--most-groups", "1"]
+    assert main(arguments) == 0
+    names = ["found.headmask", "latents", "plan.json", "search.json", "search.png", "sheet.png"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    report = json.loads((out / "search.json").read_text())
+    assert [trial["added"] for trial in report["trials"]] == ["8@1", "6"]
+    assert report["path"][0]["added"] == "6"
+    assert report["path"][0]["kept"] > 0.5
+    assert report["path"][0]["free"] > 0.9
+    assert HeadMask.load(out / "found.headmask") == HeadMask("6@0, 6@1", 9, 2)
+    printed, progress = capsys.readouterr()
+    assert "vdit: round 1: 2 groups" in progress
+    assert "| 1      | + 6 " in printed
+    before = {p.name: p.stat().st_mtime_ns for p in (out / "latents").iterdir()}
+    assert len(before) == 4
+    assert main([*arguments, "--weight", "0.3", "--group", "6@0, 6@1, 8@1"]) == 0
+    after = {p.name: p.stat().st_mtime_ns for p in (out / "latents").iterdir()}
+    assert len(after) == 5, "only the new group is sampled"
+    assert before.items() <= after.items()
+
+
+def test_heads_have_rows_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "decode", lambda model, latents: quick(latents))
+    arguments = ["sweep", "--target", TARGET, "--steps", "2", "--mode", "each head", "--heads", "2@1, 6"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "sweep.json").read_text())
+    assert [row["mask"] for row in report["rows"]] == ["2@1", "6@0", "6@1"]
+    assert report["settings"]["mode"] == "each head"
+
+
+def test_a_row_of_all_heads_of_a_layer_is_the_row_of_the_layer(demo_model, latents):
+    rows = groups("groups", demo.signature(demo_model), text="4")
+    plan = replace(demo.plan(demo_model, SOURCE, TARGET, **SAMPLING), mode="groups", groups=rows)
+    found = run(plan, demo.sampler(demo_model, **SAMPLING))
+    torch.testing.assert_close(found[2], latents[2 + 4], rtol=1e-3, atol=1e-3)
+
+
+def test_measures_of_the_probe_tell_pan_from_object(probe):
+    """On the world's own pictures: a car and a truck that move alike, and a car that moves otherwise."""
+    table = measures(probe)
+    assert {"pan", "object", "motion", "palette"} <= set(table.table)
+    captions = [Caption("car"), Caption("truck"), Caption("car")]
+    clips = render(Scenes.sample([1, 1, 2], captions))
+    car, truck, other = (table.look(clip[None]) for clip in clips)
+    pan, thing = (table.table[name] for name in ("pan", "object"))
+    assert pan.likeness(car, car) == pan.top
+    assert thing.likeness(car, car) == pytest.approx(1, abs=1e-5)
+    assert pan.likeness(car, truck) > pan.likeness(car, other)
+    assert thing.likeness(car, other) > thing.likeness(car, truck)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--group", "9"], "The head group '9' cannot be used: Layer 9 in '9' is out of range"),
+        (["--mode", "each head", "--heads", "none"], "the mask 'none' names no head"),
+        (["--mode", "each head", "--group", "1"], "--group goes with --mode groups, not with --mode 'each head'"),
+        (["--heads", "1"], "--heads goes with --mode 'each head' or 'heads of each layer', not with --mode 'each'"),
+        (["--weight", "0.2"], "--weight goes with --goal"),
+        (["--goal", "keep pan"], "has nothing to free"),
+        (["--goal", "keep pan, free object", "--weight", "2"], "weight of keep is 2.0"),
+        (["--goal", "keep pan, free object", "--most-groups", "0"], "most_groups is 0"),
+        (["--goal", "keep pan, free wheels"], "no measure 'wheels' here; there are motion"),
+        (["--goal", "keep pan, free object", "--mode", "first"], "The rows of the mode 'first' overlap"),
         (["--mode", "every"], "no sweep 'every'"),
         (["--target", "a purple car"], "does not know the word 'purple'"),
         (["--rows-per-batch", "1"], "at least 2 rows per batch"),

@@ -18,6 +18,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--guidance", type=float, help="towards the target prompt: more makes a stronger edit")
     parser.add_argument("--source-guidance", type=float, help="towards the source prompt")
     parser.add_argument("--draws", type=shared.positive, help="of noise that are averaged in each step")
+    parser.add_argument("--hold", type=float, help="put back what changed by less than this share of the most")
     parser.add_argument("--mask", default="all", help="layers, or heads of layers, that take the clip's maps")
     parser.add_argument("--seed", type=shared.seed, default=0)
     parser.add_argument("--steps", type=shared.positive, help="sampling steps of the whole schedule")
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         "target_guidance": options.guidance,
         "source_guidance": options.source_guidance,
         "draws": options.draws,
+        "hold": options.hold,
     }
     config = EditConfig(**{name: value for name, value in given.items() if value is not None})
     where, steps = TransferConfig(HeadMask(options.mask)), options.steps or STEPS

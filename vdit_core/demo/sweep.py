@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..call import ModelSignature
+from ..head_mask import HeadMask
 from ..hosts.diffusers import attach
+from ..selection import LayerMask
+from ..sweep.groups import HEAD_MODES, groups
 from ..sweep.plan import PLAIN, SOURCE, Sweep
 from ..sweep.run import Sample
 from ..tiny_wan.captions import Caption, NotACaption
@@ -17,6 +21,12 @@ from ..transfer import LiveTransfer, TransferConfig
 from .model import DemoModel
 from .pairs import apart, edits
 from .probe import AttributeProbe
+
+
+def signature(model: DemoModel) -> ModelSignature:
+    """Layers and heads of the demo model."""
+    config = model.pipe.transformer.config
+    return ModelSignature(config.num_layers, config.num_attention_heads, config.attention_head_dim)
 
 
 def plan(
@@ -28,18 +38,25 @@ def plan(
     seed: int = 1,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
+    mask: LayerMask | HeadMask | None = None,
+    text: str = "",
 ) -> Sweep:
-    """A sweep over all layers of the demo model; its settings name the model's weights.
+    """A sweep over layers or head groups of the demo model; its settings name the model's weights.
+
+    mask, text: what the rows of `HEAD_MODES` are made of, see `sweep.groups.groups`.
 
     Raises:
         UnknownWord: if a prompt has a word that the model never saw.
-        SelectionError: if `where` names steps or heads that are not there.
+        SelectionError: if `where` names steps or heads that are not there, or a head group cannot be used.
+        ValueError: if there is no such mode.
     """
     model.text.encode([source, target])
     weights = hashlib.sha256((WEIGHTS / TRANSFORMER).read_bytes()).hexdigest()[:16]
     host: dict[str, str | int | float] = {"model": f"{TRANSFORMER} {weights}", "device": model.device.type}
     host |= {"seed": seed, "steps": steps, "guidance": guidance}
-    return Sweep(source, target, len(model.pipe.transformer.blocks), mode, where or TransferConfig(), host)
+    shape = signature(model)
+    rows = groups(mode, shape, mask, text) if mode in HEAD_MODES else ()
+    return Sweep(source, target, shape.layers, mode, where or TransferConfig(), host, rows)
 
 
 def sampler(

@@ -20,6 +20,7 @@ class EditConfig:
     draws: how many draws of noise are averaged in each step; each costs as much as the first.
     finish: a last step from a noise level of at most this gives what the model makes of the edit; else, and with 0,
     what it cannot predict of the footage is added as in all steps, which keeps grain but also traces of what was there.
+    hold: where an edit moved its latents by less than this share of the most it moved any, they are put back.
 
     Raises:
         FootageError: if a value is out of range.
@@ -30,6 +31,7 @@ class EditConfig:
     target_guidance: float = 2.0
     draws: int = 1
     finish: float = 0.15
+    hold: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.change <= 1:
@@ -37,8 +39,9 @@ class EditConfig:
         for name in ("source_guidance", "target_guidance"):
             if not (math.isfinite(scale := getattr(self, name)) and scale >= 0):
                 raise FootageError(f"{name} is {scale}; it is a scale of guidance, 0 or more, and 1 is none.")
-        if not 0 <= self.finish <= 1:
-            raise FootageError(f"finish is {self.finish}; it is a noise level, from 0 to 1.")
+        for name, what in (("finish", "noise level"), ("hold", "share")):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise FootageError(f"{name} is {value}; it is a {what}, from 0 to 1.")
         if self.draws < 1:
             raise FootageError(f"{self.draws} draws of noise; at least 1 is needed.")
 

@@ -20,6 +20,7 @@ import hashlib
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .config import EditConfig
@@ -72,6 +73,17 @@ class FlowEdit:
                 total += self.footage + (found[1:] - found[:1])
             self.evaluations += 1
         return total / self.config.draws
+
+    def held(self, edits: Tensor) -> Tensor:
+        """Finished edits, put back to the footage where they hardly left it: an automatic mask from the sum of all
+        differences of the two velocities, which is how far an edit moved. One latent around each kept place is kept.
+        """
+        if not self.config.hold:
+            return edits
+        moved = (edits - self.footage).abs().mean(1, keepdim=True)
+        kept = (moved > self.config.hold * moved.amax((2, 3, 4), keepdim=True)).to(edits.dtype)
+        around = F.max_pool3d(kept, (1, 3, 3), 1, (0, 1, 1))
+        return torch.where(around > 0, edits, self.footage)
 
     def noise(self, sigma: float, draw: int) -> Tensor:
         """Of the footage's shape; drawn on the CPU, so that every device gets the same. Every second draw is the one

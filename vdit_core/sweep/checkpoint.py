@@ -3,7 +3,8 @@
     plan.json                    the sweep's settings and their fingerprint
     latents/source.safetensors   one file a video; its metadata holds the fingerprint and the SHA-256 of its latents
 
-Each file is written whole or not at all.
+A video of a head group is named after its mask and its metadata holds the mask besides: the folder serves every sweep
+and search with the same settings, whatever its groups. Each file is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch import Tensor
 
 from ..atomic import whole_file
 from ..errors import VDiTError
-from .plan import Sweep
+from ..head_mask import HeadMask
+from .plan import SOURCE, Sweep
 
 FORMAT = "vdit layer sweep 1"
 
@@ -40,7 +42,7 @@ class SweepFolder:
     def __init__(self, path: Path, sweep: Sweep) -> None:
         self.path = Path(path)
         self.settings = sweep.settings()
-        self.names = [video.name for video in sweep.videos()]
+        self.videos = sweep.videos()
         self.fingerprint = fingerprint(self.settings)
         self._check()
 
@@ -50,7 +52,7 @@ class SweepFolder:
 
     def file(self, number: int) -> Path:
         """The file of a video, by its number in `Sweep.videos`."""
-        return self.path / "latents" / f"{self.names[number]}.safetensors"
+        return self.path / "latents" / f"{self.videos[number].name}.safetensors"
 
     def _check(self) -> None:
         if not self._plan.exists():
@@ -68,26 +70,35 @@ class SweepFolder:
 
     def load(self, say: Callable[[str], None] | None = None) -> dict[int, Tensor]:
         """The finished videos' latents by number. A damaged file counts as not there; `say` is told its name."""
-        found = {}
-        for n in range(len(self.names)):
+        found: dict[int, Tensor] = {}
+        for n in range(len(self.videos)):
             if not self.file(n).exists():
                 continue
             try:
-                found[n] = self._read(self.file(n))
+                found[n] = self._read(n, like=found.get(SOURCE))
             except (SafetensorError, FolderError, OSError) as error:
                 if say:
                     say(f"{self.file(n)} is damaged ({error}): this video is sampled again.")
         return found
 
-    def _read(self, path: Path) -> Tensor:
-        with safe_open(path, framework="pt") as file:
+    def _read(self, number: int, like: Tensor | None) -> Tensor:
+        with safe_open(self.file(number), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("fingerprint") != self.fingerprint:
                 raise FolderError("it is of another sweep")
+            if metadata.get("mask") != self._mask(number).get("mask"):
+                raise FolderError("it is of another mask")
             latents = file.get_tensor("latents")
-        if metadata.get("digest") != _digest(latents):
+        if not latents.ndim or metadata.get("digest") != _digest(latents):
             raise FolderError("its numbers are not those that were written")
+        if like is not None and (latents.shape, latents.dtype) != (like.shape, like.dtype):
+            raise FolderError(f"its shape {tuple(latents.shape)} is not the source's, {tuple(like.shape)}")
         return latents
+
+    def _mask(self, number: int) -> dict[str, str]:
+        """What a file's metadata says of the mask. That of a layer is not said: its place in the sweep is its name."""
+        mask = self.videos[number].mask
+        return {"mask": mask.text} if isinstance(mask, HeadMask) else {}
 
     def save(self, number: int, latents: Tensor) -> None:
         """Write the latents of a video, and before the first one the plan.
@@ -104,7 +115,7 @@ class SweepFolder:
         latents = latents.contiguous()
         try:
             with whole_file(path) as part:
-                metadata = {"fingerprint": self.fingerprint, "digest": _digest(latents)}
+                metadata = {"fingerprint": self.fingerprint, "digest": _digest(latents)} | self._mask(number)
                 save_file({"latents": latents}, part, metadata=metadata)
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from None

@@ -13,17 +13,18 @@ from .scores import Result
 
 _PANELS = {"edges": "Where things are (edge correlation)", "motion": "What moves (motion agreement)"}
 _STRUCTURE = "#d9713c"
+_WIDEST = 4000  # px of a chart: a model may have hundreds of heads
 
 
 def bars(result: Result, title: str | None = None, size: tuple[int, int] | None = None) -> Image.Image:
-    """Likeness to the source, a bar a row and a panel a score; the plain target is a line, structure layers have their
-    own colour.
+    """Likeness to the source, a bar a row and a panel a score; the plain target is a line, rows that stand out have
+    their own colour.
 
     title: by default the two prompts. size: px, by default as wide as the rows need.
     """
-    count, chosen = len(result.rows), result.suggested_layers()
+    count, chosen, heads = len(result.rows), result.suggested_rows(), result.sweep.of_heads
     with style(**{"font.size": 9}):  # 12.5 px
-        width, height = size or (max(760, 140 + 32 * count), 620)
+        width, height = size or (min(max(760, 140 + 32 * count), _WIDEST), 620)
         drawn = figure(width, height)
         title = title or f"{result.sweep.source}  →  {result.sweep.target}"
         drawn.suptitle(title, fontsize=10, color=INK)
@@ -36,14 +37,16 @@ def bars(result: Result, title: str | None = None, size: tuple[int, int] | None 
             axes.set_ylabel("likeness to source")
             axes.margins(x=0.01, y=0.12)
         every = -(-28 * count // width)  # numbers need room
-        panels[-1].set_xticks(range(0, count, every), [str(i) for i in range(0, count, every)])
+        names = [_short(result.rows[i].label) if heads else str(i) for i in range(0, count, every)]
+        panels[-1].set_xticks(range(0, count, every), names, rotation=90 if heads else 0)
         panels[-1].set_xlabel({
             "each": "the layer that takes the source's map",
             "first": "the source's maps from layer 0 to this layer",
             "last": "the source's maps from this layer to the last",
             "all but one": "the source's maps in all layers but this",
-        }[result.sweep.mode])  # fmt: skip
-        keys = [line, Patch(color=_STRUCTURE, label="structure layer"), Patch(color=PALE, label="other layer")]
+        }.get(result.sweep.mode, "the heads that take the source's maps"))  # fmt: skip
+        kind = "head group" if heads else "layer"
+        keys = [line, Patch(color=_STRUCTURE, label=f"structure {kind}"), Patch(color=PALE, label=f"other {kind}")]
         drawn.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
         return render(drawn)
 
@@ -54,7 +57,12 @@ def sheet(result: Result, clips: Tensor, columns: int = 6, names: tuple[str, str
     names: of the first two, by default with their prompts.
     """
     labels = list(names or (video.label for video in result.sweep.videos()[:ROWS]))
+    kind, chosen = "head group" if result.sweep.of_heads else "layer", result.suggested_rows()
     for i, row in enumerate(result.rows):  # + 0 turns -0.00 into 0.00
-        structure = ", a structure layer" if i in result.suggested_layers() else ""
+        structure = f", a structure {kind}" if i in chosen else ""
         labels.append(f"{row.label}: share {round(row.share, 2) + 0:.2f}{structure}")
     return contact_sheet(dict(zip(labels, clips, strict=True)), columns, scale=min(1.0, 160 / clips.shape[-1]))
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 16 else label[:15] + "…"

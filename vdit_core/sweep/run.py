@@ -56,7 +56,17 @@ def sample_batch(sweep: Sweep, batch: Sequence[int], sample: Sample) -> Tensor:
 def keep(
     sweep: Sweep, batch: Sequence[int], latents: Tensor, done: dict[int, Tensor], folder: SweepFolder | None
 ) -> dict[int, Tensor]:
-    """The new videos of a batch, written to the folder; every batch has a source, the first one's stays."""
+    """The new videos of a batch, written to the folder; every batch has a source, the first one's stays.
+
+    Raises:
+        ValueError: if they are of another shape than the finished ones.
+    """
+    was = next((video.shape for video in done.values()), latents[0].shape)
+    if latents[0].shape != was:
+        raise ValueError(
+            f"The finished videos' latents are {tuple(was)}, the sampler gives {tuple(latents[0].shape)}. "
+            "Choose another folder, or remove this one."
+        )
     new = {n: video for n, video in zip(batch, latents, strict=True) if n not in done}
     if folder:
         for n, video in new.items():

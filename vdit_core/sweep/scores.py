@@ -5,10 +5,11 @@ Structure share: s is the edge correlation with the source, which says where thi
 is the part of the way from the plain target to the source itself: 0 is no nearer than the plain target, 1 is the
 source, below 0 is farther.
 
-Gain of a layer: what it adds to the share. "each": its row's share. "first" and "last": its row's share less that of
-the row before it joined. "all but one": the best row's share less that of the row without it.
+Gain of a layer: what it adds to the share. "each", and head groups: its row's share. "first" and "last": its row's
+share less that of the row before it joined. "all but one": the best row's share less that of the row without it.
 
-Suggested: the layers whose gain is at least half of the greatest gain, and at least MIN_GAIN; there may be none.
+Suggested: the layers or head groups whose gain is at least half of the greatest gain, and at least MIN_GAIN; there may
+be none.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 from torch import Tensor
 
 from .. import metrics
+from ..head_mask import HeadMask
 from ..reporting.tables import markdown
 from ..selection import LayerMask
+from .groups import union
 from .plan import PLAIN, ROWS, SOURCE, Sweep
 
 #: All but FLIP are larger for what is more alike; FLIP is a distance, and NaN where its package is not installed.
@@ -36,11 +39,11 @@ MIN_GAIN = 0.05
 class Row:
     """Scores of one row. to_source, to_plain: by LIKENESS; more: what else the host measured of it.
 
-    gain: of the layer with the row's number.
+    gain: of the layer with the row's number, or of the head group.
     """
 
     label: str
-    mask: LayerMask
+    mask: LayerMask | HeadMask
     to_source: Mapping[str, float]
     to_plain: Mapping[str, float]
     more: Mapping[str, float]
@@ -50,24 +53,32 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of a sweep: one row a layer. plain, plain_more: the plain target's, against the source."""
+    """Scores of a sweep: one row a layer or a head group.
+
+    plain, plain_more: the plain target's, against the source. suggested: a head mask where rows are head groups.
+    """
 
     sweep: Sweep
     plain: Mapping[str, float]
     plain_more: Mapping[str, float]
     rows: tuple[Row, ...]
-    suggested: LayerMask
+    suggested: LayerMask | HeadMask
 
-    def suggested_layers(self) -> list[int]:
-        return list(self.suggested.resolve(self.sweep.layers))
+    def suggested_rows(self) -> list[int]:
+        """The numbers of the rows that stand out."""
+        return standing_out([row.gain for row in self.rows])
 
     def verdict(self) -> str:
-        """Which layers carry structure, in a sentence."""
-        if chosen := self.suggested_layers():
+        """Which layers or head groups carry structure, in a sentence."""
+        chosen, heads = self.suggested_rows(), self.sweep.of_heads
+        if chosen and heads:
+            return f"Structure heads (*): {'; '.join(self.rows[i].label for i in chosen)}."
+        if chosen:
             return f"Structure layers (*): {', '.join(map(str, chosen))}."
         best = max(range(len(self.rows)), key=lambda i: self.rows[i].gain)
         gain = round(self.rows[best].gain, 2) + 0  # no -0.00
-        return f"No layer stands out: the best, layer {best}, gains {gain:.2f} of the way to the source."
+        one, name = ("head group", self.rows[best].label) if heads else ("layer", f"layer {best}")
+        return f"No {one} stands out: the best, {name}, gains {gain:.2f} of the way to the source."
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it, rounded to four places."""
@@ -83,19 +94,20 @@ class Result:
             }
             for row in self.rows
         ]
+        heads = {"heads": self.suggested.heads} if isinstance(self.suggested, HeadMask) else {}
         return {
-            "settings": self.sweep.settings(),
+            "settings": self.sweep.settings() | {"mode": self.sweep.mode},
             "plain": {"to_source": _rounded(self.plain), "more": _rounded(self.plain_more)},
             "rows": swept,
-            "suggested": {"mask": str(self.suggested), "layers": self.sweep.layers},
+            "suggested": {"mask": str(self.suggested), "layers": self.sweep.layers} | heads,
         }
 
     def as_text(self) -> str:
-        """A table (Markdown), against the source: the plain target, then the rows; a star marks suggested layers."""
+        """A table (Markdown), against the source: the plain target, then the rows; a star marks what stands out."""
         more = list(self.plain_more)
         heads = ["", "share", "gain", *LIKENESS, *more]
         lines = [["plain", "", "", *_cells(self.plain, LIKENESS), *_cells(self.plain_more, more)]]
-        stars = self.suggested_layers()
+        stars = self.suggested_rows()
         for i, row in enumerate(self.rows):
             label = f"{row.label} *" if i in stars else row.label
             numbers = [f"{row.share:.3f}", f"{row.gain:.3f}"]
@@ -124,7 +136,8 @@ def measure(sweep: Sweep, clips: Tensor, more: Sequence[Mapping[str, float]] | N
     for i, (video, gained) in enumerate(zip(videos[ROWS:], gains, strict=True)):
         to_plain = likeness(clips, PLAIN, ROWS + i)
         swept.append(Row(video.label, video.mask, to_source[1 + i], to_plain, extras[1 + i], shares[i], gained))
-    return Result(sweep, to_source[0], extras[0], tuple(swept), suggest(gains))
+    suggested = suggest_heads(sweep, gains) if sweep.of_heads else suggest(gains)
+    return Result(sweep, to_source[0], extras[0], tuple(swept), suggested)
 
 
 def likeness(clips: Tensor, a: int, b: int) -> dict[str, float]:
@@ -153,11 +166,22 @@ def layer_gains(mode: str, shares: Sequence[float]) -> list[float]:
     return list(shares)
 
 
-def suggest(gains: Sequence[float]) -> LayerMask:
-    """The layers whose gain is at least half of the greatest and at least MIN_GAIN, as a mask made for so many."""
+def standing_out(gains: Sequence[float]) -> list[int]:
+    """The numbers of the gains that are at least half of the greatest and at least MIN_GAIN."""
     least = max(max(gains) / 2, MIN_GAIN)
-    chosen = [i for i, gain in enumerate(gains) if gain >= least]
-    return LayerMask.of(chosen, made_for=len(gains))
+    return [i for i, gain in enumerate(gains) if gain >= least]
+
+
+def suggest(gains: Sequence[float]) -> LayerMask:
+    """The layers whose gain stands out, as a mask made for so many."""
+    return LayerMask.of(standing_out(gains), made_for=len(gains))
+
+
+def suggest_heads(sweep: Sweep, gains: Sequence[float]) -> HeadMask:
+    """The heads of the groups whose gain stands out."""
+    made_for = sweep.groups[0].mask
+    none = HeadMask("none", made_for.layers, made_for.heads)
+    return union([none, *(sweep.groups[i].mask for i in standing_out(gains))])
 
 
 def _cells(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:

@@ -79,6 +79,18 @@ def test_a_finishing_step_gives_what_the_model_makes_of_the_noised_edit() -> Non
     assert not torch.allclose(found, other)
 
 
+def test_what_hardly_moved_is_put_back() -> None:
+    footage = drawn(1)
+    edit = footage + 0.01
+    edit[:, :, 1, 2:4, 3:5] += 1.0
+    found = FlowEdit(footage, EditConfig(hold=0.25), seed=0).held(edit)
+    moved = torch.zeros(SHAPE[2:], dtype=torch.bool)
+    moved[1, 1:5, 2:6] = True  # and one latent around
+    assert torch.equal(found[..., moved], edit[..., moved])
+    assert torch.equal(found[..., ~moved], footage[..., ~moved])
+    assert torch.equal(FlowEdit(footage, EditConfig(), seed=0).held(edit), edit)
+
+
 def test_noise_depends_on_seed_and_level_alone() -> None:
     first, again = (FlowEdit(drawn(n), EditConfig(), seed=7) for n in (1, 2))
     assert torch.equal(first.noise(0.5, 0), again.noise(0.5, 0))
@@ -101,6 +113,7 @@ def test_the_largest_seed_of_comfyui() -> None:
         ({"target_guidance": float("nan")}, "target_guidance is nan"),
         ({"draws": 0}, "0 draws"),
         ({"finish": -0.1}, "finish is -0.1"),
+        ({"hold": 2.0}, "hold is 2.0"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(values: dict[str, float], said: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from vdit_core import metrics
 from vdit_core.selection import Indices, LayerMask
@@ -178,6 +180,33 @@ def test_a_folder_of_another_sweep_is_refused_with_what_differs(tmp_path, change
     run(sweep(), Sampler(), SweepFolder(tmp_path, sweep()))
     with pytest.raises(FolderError, match=message):
         SweepFolder(tmp_path, sweep(**changes))
+
+
+@pytest.mark.parametrize(
+    ("mode", "fingerprint"),
+    [
+        ("each", "e6bf9e80cf227b17538b13b76b8127fb9055db4551db627638ab0146f00bd43e"),
+        ("first", "84aae0e1ce8b7303345230f6cedb8a141fd69590854f86ae3de6a91f3de1f6b5"),
+        ("last", "be4644b26cd6758c86f61df9f706bd02e7ead4ff159682c1d6e05efe2ff75007"),
+        ("all but one", "728b399c711b5dd5c0814b67967972a8d51ba3084e6c38f2e33f0c69cdd31d11"),
+    ],
+)
+def test_folders_of_before_head_groups_are_read(tmp_path, mode, fingerprint):
+    """As they were written then: a file's metadata named no mask."""
+    plan = sweep(mode=mode)
+    settings = {
+        "source": "a car", "target": "a red car", "layers": 4, "mode": mode, "steps of transfer": "all",
+        "heads": "all", "branches": "all", "seed": 1,
+    }  # fmt: skip
+    text = json.dumps({"format": "vdit layer sweep 1", "fingerprint": fingerprint, "settings": settings}, indent=1)
+    (tmp_path / "plan.json").write_text(text)
+    (tmp_path / "latents").mkdir()
+    latents = torch.arange(18.0).reshape(6, 3)
+    for name, one in zip(("source", "plain", "row-00", "row-01", "row-02", "row-03"), latents, strict=True):
+        metadata = {"fingerprint": fingerprint, "digest": hashlib.sha256(one.numpy().tobytes()).hexdigest()}
+        save_file({"latents": one.clone()}, tmp_path / "latents" / f"{name}.safetensors", metadata=metadata)
+    folder = SweepFolder(tmp_path, plan)
+    assert torch.equal(run(plan, Sampler(stop_at=0), folder, done=folder.load()), latents)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "vdit layer sweep 1", "settings": 3, "fingerprint": ""}'])

@@ -101,10 +101,10 @@ class FootageGuider(comfy.samplers.CFGGuider):
         last = float(sigmas[-2]) if float(sigmas[-1]) == 0 else None
         self._flow = FlowEdit(footage, self.config, seed or 0, noised, last)
         try:
+            from_latent = _FromLatent(sampler, self._flow.held if last is not None else None)
             return super().inner_sample(
-                noise, latent_image, device, _FromLatent(sampler), sigmas, denoise_mask, callback, disable_pbar, seed,
-                **more,
-            )  # fmt: skip
+                noise, latent_image, device, from_latent, sigmas, denoise_mask, callback, disable_pbar, seed, **more
+            )
         finally:
             self.evaluations = self._flow.evaluations
             self._flow = None
@@ -156,10 +156,12 @@ class _FromLatent(comfy.samplers.Sampler):
 
     Samplers begin with noise_scaling(sigma, noise, latent), which is linear in both: so there is a noise that gives the
     latent itself. What they divide by at their end, where they stop at some noise, is undone.
+
+    finished: what is done to the samples of a schedule that ends without noise.
     """
 
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
+    def __init__(self, sampler: Any, finished: Callable[[Tensor], Tensor] | None) -> None:
+        self.sampler, self.finished = sampler, finished
 
     def sample(
         self, model_wrap: Any, sigmas: Tensor, extra_args: Any, callback: Any, noise: Tensor, latent_image: Tensor,
@@ -173,7 +175,8 @@ class _FromLatent(comfy.samplers.Sampler):
         samples = self.sampler.sample(
             model_wrap, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar
         )
-        return samples / sampling.inverse_noise_scaling(sigmas[-1], one)
+        samples = samples / sampling.inverse_noise_scaling(sigmas[-1], one)
+        return samples if self.finished is None else self.finished(samples)
 
 
 def without_noise(sampler: Any) -> Any:

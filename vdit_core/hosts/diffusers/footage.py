@@ -100,4 +100,4 @@ def edit_footage(
             edits = edits + (edits - denoised) / sigma * (following - sigma)
             if on_step:
                 on_step()
-    return edits, transfer.report
+    return flow.held(edits), transfer.report
