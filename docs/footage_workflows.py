@@ -12,8 +12,8 @@ LOOK = (
     "(euler).\n\n**change**: how much may change; lower keeps more. **target_cfg**: more makes a stronger edit. "
     "**draws**: 2 or 4 make it cleaner and take that many times as long. **region**: a mask of where it may happen."
     "\n\nA change of season, light, colour or material works best. Where a thing shall become another thing, all maps "
-    "hold its old shape: set change 1 and target_cfg 4, and take the heads that carry the camera alone, from Head Roles "
-    "(demo model: Head Mask 6@0, 7@1)."
+    "hold its old shape: set change 1 and target_cfg 4, and take the heads that carry the camera alone, from "
+    "Head Roles (demo model: Head Mask 6@0, 7@1)."
 )
 
 
