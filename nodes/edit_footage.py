@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ..vdit_core.footage.config import EditConfig, FootageError
 from ..vdit_core.footage.fit import check_fit
+from ..vdit_core.footage.report import EditReport
 from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.hosts.comfy import FootageGuider, fills_text
-from ..vdit_core.outcome import Level, Verdict, done, idle
+from ..vdit_core.outcome import idle
 from ..vdit_core.selection import LayerMask
 from ..vdit_core.transfer import LiveTransfer
 from . import sockets
@@ -122,10 +123,11 @@ class EditFootage(TransferNode):
         latent: dict[str, Any] = {"samples": samples.repeat(max(1, len(targets)), 1, 1, 1, 1)}
         if region is not None:
             latent["noise_mask"] = region.reshape(-1, 1, *region.shape[-2:])
-        transfer = LiveTransfer(where(mask, steps, strength, branches, heads))
+        transfer, report = LiveTransfer(where(mask, steps, strength, branches, heads)), EditReport(len(targets))
         telling = Telling(cls.hidden.unique_id, "Edit Footage")
-        patched = attach_and_tell(model, transfer, telling, lambda: _edited(guider, transfer))
-        guider = FootageGuider(patched, positive, negative, samples, config, partial(_nothing, telling, change))
+        patched = attach_and_tell(model, transfer, telling, lambda: report.verdict(transfer.report.verdict()))
+        nothing = partial(_nothing, telling, change)
+        guider = FootageGuider(patched, positive, negative, samples, config, report, nothing)
         return io.NodeOutput(guider, latent, ui=telling.ui)
 
 
@@ -147,16 +149,6 @@ def encoded(footage: Any, vae: Any, model: Any) -> Tensor:
             f"This VAE's latents have {samples.shape[1]} channels, and the model takes {channels}: connect its own VAE."
         )
     return samples
-
-
-def _edited(guider: FootageGuider, transfer: LiveTransfer) -> Verdict:
-    """What a run did: the edit, and the maps it took from the clip."""
-    edited, maps = f"edited in {guider.evaluations} evaluations", transfer.report.verdict()
-    if not guider.targets:
-        return done(f"walked through the clip in {guider.evaluations} evaluations; no target prompt is connected")
-    if maps.level is Level.IDLE:
-        return done(f"{edited}, without the clip's maps")
-    return Verdict(maps.level, f"{edited}; {maps.text}")
 
 
 def _nothing(telling: Telling, change: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 
 import inside
@@ -139,7 +141,9 @@ def check_a_mask_keeps_the_rest():
 def check_steps_that_are_left_out():
     """Their latent comes back, and whoever wants to know is told; progress counts them as done."""
     told, steps = [], []
-    skipped = host.FootageGuider(SHALLOW, both_prompts(), NOTHING, FOOTAGE, CONFIG, lambda: told.append(True))
+    skipped = host.FootageGuider(
+        SHALLOW, both_prompts(), NOTHING, FOOTAGE, CONFIG, on_nothing=lambda: told.append(True)
+    )
     found = run(skipped, sigmas=levels()[:2])
     assert told == [True]
     torch.testing.assert_close(found, FOOTAGE, rtol=0, atol=0)
@@ -206,9 +210,23 @@ def check_an_interrupt_leaves_the_model_as_it_was():
     edit = guider()
     assert isinstance(raised_by(run, edit, callback=stop), KeyboardInterrupt)
     assert edit._flow is None
-    assert edit.evaluations == 3, edit.evaluations
+    assert edit.report.evaluations == 3, edit.report
     assert torch.equal(sample(SHALLOW, size=SMALL), before)
     torch.testing.assert_close(run(edit), run(guider()), rtol=0, atol=1e-5)
+
+
+def check_a_guider_goes_with_its_last_reference():
+    """Without the cyclic collector: it holds a clip's latents."""
+    gc.collect()
+    gc.disable()
+    try:
+        edit = guider()
+        run(edit)
+        gone = weakref.ref(edit)
+        del edit
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def check_memory_is_asked_for_all_rows():
@@ -256,12 +274,13 @@ def check_a_driven_row_is_the_footage():
 
 
 def check_a_driven_row_needs_noise():
-    transfer = LiveTransfer(footage=FOOTAGE)
+    transfer, outcomes = LiveTransfer(footage=FOOTAGE), []
     error = raised_by(
-        sample, host.attach(SHALLOW, transfer), both_prompts(), noise=torch.zeros(2, *SMALL),
+        sample, host.attach(SHALLOW, transfer, outcomes.append), both_prompts(), noise=torch.zeros(2, *SMALL),
         latent=FOOTAGE.repeat(2, 1, 1, 1, 1), start_step=1,
     )  # fmt: skip
     assert "adds no noise" in str(error), error
+    assert "adds no noise" in outcomes[0].error, outcomes[0]
 
 
 inside.report(globals())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...footage.config import EditConfig, FootageError, first_step
 from ...footage.flow_edit import FlowEdit
+from ...footage.report import EditReport
 from .samplers import asks_for_noise, name_of
 
 _KEY = "vdit_footage"
@@ -32,7 +33,8 @@ class FootageGuider(comfy.samplers.CFGGuider):
         model: a MODEL whose live transfer, if any, takes row 0 as the source.
         positive: one conditioning of 1 + targets prompts; with none the footage is walked through, to be observed, and
             stays as it is. negative: a conditioning.
-        footage: a LATENT's samples of one video. on_nothing: called by `sample` if no step is left to it.
+        footage: a LATENT's samples of one video. report: is filled by each run. on_nothing: called by `sample` if no
+            step is left to it.
     """
 
     def __init__(
@@ -42,20 +44,21 @@ class FootageGuider(comfy.samplers.CFGGuider):
         negative: Any,
         footage: Tensor,
         config: EditConfig,
+        report: EditReport | None = None,
         on_nothing: Callable[[], None] = lambda: None,
     ) -> None:
+        self.footage, self.config, self.targets = footage, config, len(positive[0][0]) - 1
         model = model.clone()
-        model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _KEY, self._prepare)
+        prepare = functools.partial(_for_all_rows, 1 + self.targets)
+        model.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, _KEY, prepare)
         super().__init__(model)
         self.set_conds(positive, negative)
         self.set_cfg(config.target_guidance)
-        self.footage, self.config, self.targets = footage, config, len(positive[0][0]) - 1
         #: Of all rows; the host asks it which conditionings count.
         self.scales = config.scales(self.targets)
         #: All rows get the same noise, whatever noise the sampler is given.
         self.one_noise = True
-        self.on_nothing = on_nothing
-        self.evaluations = 0
+        self.report, self.on_nothing = report or EditReport(self.targets), on_nothing
         self._flow: FlowEdit | None = None
 
     def sample(
@@ -77,7 +80,7 @@ class FootageGuider(comfy.samplers.CFGGuider):
         expected = (max(1, self.targets), *self.footage.shape[1:])
         if tuple(latent_image.shape) != expected:
             raise FootageError(_NOT_FOOTAGE.format(given=_size(latent_image.shape), own=_size(expected)))
-        self.evaluations = 0
+        self.report.evaluations = 0
         sampling = self.model_patcher.get_model_object("model_sampling")
         first = first_step(sigmas[:-1].tolist(), float(sampling.percent_to_sigma(1 - self.config.change)))
         if first >= len(sigmas) - 1:
@@ -106,12 +109,8 @@ class FootageGuider(comfy.samplers.CFGGuider):
                 noise, latent_image, device, from_latent, sigmas, denoise_mask, callback, disable_pbar, seed, **more
             )
         finally:
-            self.evaluations = self._flow.evaluations
+            self.report.evaluations = self._flow.evaluations
             self._flow = None
-
-    def _prepare(self, executor: Any, model: Any, shape: Any, *args: Any, **kwargs: Any) -> Any:
-        """PREPARE_SAMPLING: memory is needed for all rows."""
-        return executor(model, [1 + self.targets, *shape[1:]], *args, **kwargs)
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None
@@ -192,7 +191,7 @@ def without_noise(sampler: Any) -> Any:
     if "cfg_pp" in name_of(sampler):
         raise FootageError(
             f"The sampler {name_of(sampler)} steps by the negative prompt alone, and an edit has two guidances: use "
-            f"{name_of(sampler).removesuffix('_cfg_pp')}."
+            "euler, or another without cfg_pp."
         )
     takes = asks_for_noise(sampler)
     if takes is None:
@@ -212,6 +211,11 @@ def without_noise(sampler: Any) -> Any:
     quiet = copy.copy(sampler)
     quiet.sampler_function = sampled
     return quiet
+
+
+def _for_all_rows(rows: int, executor: Any, model: Any, shape: Any, *args: Any, **kwargs: Any) -> Any:
+    """PREPARE_SAMPLING: memory is needed for footage and edits."""
+    return executor(model, [rows, *shape[1:]], *args, **kwargs)
 
 
 def _later(callback: Callable[..., None], first: int, step: int, denoised: Any, x: Any, total: int) -> None:

@@ -161,15 +161,18 @@ class Session:
             latent = self.chain.driven.get(row.sample)
             if latent is None:
                 continue
-            noise = self.noise[row.sample].to(x)
+            noise, wrong = self.noise[row.sample].to(x), None
             if not bool(noise.any()):
-                raise HostError(
+                wrong = (
                     "This sampler adds no noise, as a second expert does, so the footage cannot be noised as in the "
                     "first one. Use Edit Footage, which works in both experts, or sample with one model."
                 )
-            if latent.shape[1:] != x.shape[1:]:
+            elif latent.shape[1:] != x.shape[1:]:
                 given, own = (" x ".join(map(str, one.shape[1:])) for one in (latent, x))
-                raise HostError(f"The footage's latent is {given}, and the sampler's is {own}: they must be alike.")
+                wrong = f"The footage's latent is {given}, and the sampler's is {own}: they must be alike."
+            if wrong is not None:
+                self._error = wrong, [each for each in self.chain.interceptors if each.driven]
+                raise HostError(wrong)
             latent = model.process_latent_in(latent.to(x))[0]
             x[n] = sampling.noise_scaling(torch.tensor(call.sigma, device=x.device, dtype=x.dtype), noise, latent)
         return x
