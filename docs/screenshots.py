@@ -47,6 +47,7 @@ PICTURES = (
     Picture(HELP / "VDiT_SparseReport.png", "10", ("Sparse Report", "Chart", "Table")),
     Picture(HELP / "VDiT_SinkInspector.png", "12", ("Sink Inspector",)),
     Picture(HELP / "VDiT_EditFootage.png", "20", ("Edit Footage",)),
+    Picture(HELP / "VDiT_DemoClip.png", "20", ("Demo Clip",)),
 )
 
 #: The box around some nodes, in the page's px; the view is moved there. Arguments: titles, scale, margins.
