@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -70,13 +71,16 @@ class Method:
     change: float = 1.0
     draws: int = 1
     finish: float = 0.0
+    hold: float = 0.0
 
     def __str__(self) -> str:
         scales = f"{self.source_guidance:g} to {self.guidance:g}" if self.kind == "edit" else f"{self.guidance:g}"
         draws = f", {self.draws} draws" * (self.draws > 1) + ", finish" * (self.finish > 0)
+        draws += f", hold {self.hold:g}" if self.hold else ""
         return f"{self.kind}, guidance {scales}, change {self.change:g}{draws}, maps {self.maps}"
 
 
+FIGURES = {"psnr": "PSNR, dB", "ssim": "SSIM", "flip": "FLIP", "outside": "outside, dB", "x": "x, px", "pan": "pan, px"}
 _EDIT = EditConfig()
 DEFAULT = Method("edit", "all", _EDIT.target_guidance, _EDIT.source_guidance, _EDIT.change, _EDIT.draws, _EDIT.finish)
 #: The default, what --choose found best of each kind, and the default with one thing changed.
@@ -111,7 +115,9 @@ def sample(
     nothing = text.encode([""]).to(model.device)
     where = TransferConfig(LayerMask(method.maps))
     if method.kind == "edit":
-        config = EditConfig(method.change, method.source_guidance, method.guidance, method.draws, method.finish)
+        config = EditConfig(
+            method.change, method.source_guidance, method.guidance, method.draws, method.finish, method.hold
+        )
         edits, _ = edit_footage(pipe, footage, prompts[0], prompts[1:], nothing, config, where, steps, seed)
         return edits
     levels = begin_at(pipe, steps, method.change, footage.device)
@@ -236,17 +242,27 @@ def best(methods: Sequence[Method], rows: dict[str, dict[str, list[dict[str, flo
     return simplest + [max(group, key=score) for group in groups.values()]
 
 
+def means(rows: dict[str, dict[str, list[dict[str, float]]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Over the scenes, by method and edit; scenes without a figure do not count."""
+
+    def mean(found: list[dict[str, float]], name: str) -> float:
+        values = [one[name] for one in found if math.isfinite(one[name])]
+        return round(sum(values) / len(values), 3)
+
+    return {
+        method: {edit: {name: mean(found, name) for name in FIGURES} for edit, found in by_edit.items()}
+        for method, by_edit in rows.items()
+    }
+
+
 def tabulated(rows: dict[str, dict[str, list[dict[str, float]]]]) -> str:
-    """Means over the scenes; rows: by method, then by edit."""
-    names = ("psnr", "ssim", "flip", "outside", "x", "pan")
-    lines = []
-    for method, by_edit in rows.items():
-        for edit, found in by_edit.items():
-            means = [sum(one[name] for one in found) / len(found) for name in names]
-            lines.append([method, edit, *[f"{value:.2f}" for value in means]])
-    return markdown(
-        ["method", "edit", "PSNR, dB", "SSIM", "FLIP", "outside, dB", "x, px", "pan, px"], lines, aligned=True
-    )
+    """The means as a table."""
+    lines = [
+        [method, edit, *[f"{of[name]:.2f}" for name in FIGURES]]
+        for method, by_edit in means(rows).items()
+        for edit, of in by_edit.items()
+    ]
+    return markdown(["method", "edit", *FIGURES.values()], lines, aligned=True)
 
 
 def main() -> None:
@@ -257,6 +273,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--methods", type=Path, help="what --choose wrote: the methods it chose instead of the default")
+    parser.add_argument("--report", type=Path, help="a file that the means are added to, as docs/footage_report.json")
     parser.add_argument("--out", type=Path, default=Path("out/footage.json"))
     options = parser.parse_args()
     methods = candidates() if options.choose else REPORT
@@ -273,6 +290,11 @@ def main() -> None:
     chosen = best(methods, rows) if options.choose else methods
     told = {"methods": [asdict(m) for m in methods], "chosen": [asdict(m) for m in chosen], "rows": rows}
     options.out.write_text(json.dumps(told, indent=1))
+    if options.report:
+        report = json.loads(options.report.read_text()) if options.report.exists() else {"means": {}}
+        report |= {"scenes": options.scenes, "steps": options.steps}
+        report["means"] |= means(rows)
+        options.report.write_text(json.dumps(report, indent=1) + "\n")
     print(tabulated(rows))
 
 

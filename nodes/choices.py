@@ -28,6 +28,14 @@ def branches(meaning: str) -> io.Combo.Input:
     )
 
 
+class LayersAndSteps(io.ComfyNode):
+    """What nodes check before a prompt runs that choose layers and steps."""
+
+    @classmethod
+    def validate_inputs(cls, layers: str, steps: str) -> bool | str:
+        return readable(layers=layers, steps=steps)
+
+
 def readable(**texts: str) -> bool | str:
     """True, or why one of these texts cannot be read: the result of a node's `validate_inputs`."""
     for name, text in texts.items():

@@ -13,7 +13,7 @@ from . import choices, images, progress, sockets
 from .outcomes import Telling
 
 
-class CompareAttention(io.ComfyNode):
+class CompareAttention(choices.LayersAndSteps):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -49,10 +49,6 @@ class CompareAttention(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
-
-    @classmethod
-    def validate_inputs(cls, layers: str, steps: str) -> bool | str:
-        return choices.readable(layers=layers, steps=steps)
 
     @classmethod
     def execute(

@@ -123,7 +123,7 @@ class EditFootage(TransferNode):
         latent: dict[str, Any] = {"samples": samples.repeat(max(1, len(targets)), 1, 1, 1, 1)}
         if region is not None:
             latent["noise_mask"] = region.reshape(-1, 1, *region.shape[-2:])
-        transfer, report = LiveTransfer(where(mask, steps, strength, branches, heads)), EditReport(len(targets))
+        transfer, report = LiveTransfer(where(mask, steps, strength, branches, heads)), EditReport()
         telling = Telling(cls.hidden.unique_id, "Edit Footage")
         patched = attach_and_tell(model, transfer, telling, lambda: report.verdict(transfer.report.verdict()))
         nothing = partial(_nothing, telling, change)

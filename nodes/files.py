@@ -53,6 +53,15 @@ class _Load(io.ComfyNode):
         return True
 
     @classmethod
+    def _file(cls, display_name: str, saver: str) -> io.Combo.Input:
+        return io.Combo.Input(
+            "file",
+            display_name=display_name,
+            options=cls.files.names(),
+            tooltip=f"A file that {saver} wrote (press R to refresh the list), or its file output.",
+        )
+
+    @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> tuple[int, int] | None:
         try:
             state = cls.files.path(file or "", must_exist=True).stat()
@@ -110,14 +119,7 @@ class LoadAttentionStore(_Load):
             description="Opens a recording in output/attention or input/attention. The file is checked now, and read "
             "when it is used.",
             search_aliases=["import attention"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    display_name="recording",
-                    options=_STORES.names(),
-                    tooltip="A file that Save Attention Store wrote (press R to refresh the list), or its file output.",
-                )
-            ],
+            inputs=[cls._file("recording", "Save Attention Store")],
             outputs=[sockets.AttentionStore.Output(display_name="store", tooltip="The recording.")],
             hidden=[io.Hidden.unique_id],
         )
@@ -171,15 +173,7 @@ class LoadSparsityProfile(_Load):
             category=sockets.CATEGORY,
             description="Reads a profile from output/attention or input/attention.",
             search_aliases=["import sparsity"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    display_name="profile",
-                    options=_PROFILES.names(),
-                    tooltip="A file that Save Sparsity Profile wrote (press R to refresh the list), or its file "
-                    "output.",
-                )
-            ],
+            inputs=[cls._file("profile", "Save Sparsity Profile")],
             outputs=[
                 sockets.SparseProfile.Output(display_name="profile", tooltip="The profile, for Sparse Attention.")
             ],
@@ -237,14 +231,7 @@ class LoadHeadMask(_Load):
             category=sockets.CATEGORY,
             description="Reads a mask of layers and heads from output/attention or input/attention.",
             search_aliases=["import heads"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    display_name="head mask",
-                    options=_MASKS.names(),
-                    tooltip="A file that Save Head Mask wrote (press R to refresh the list), or its file output.",
-                )
-            ],
+            inputs=[cls._file("head mask", "Save Head Mask")],
             outputs=[
                 sockets.HeadMask.Output(
                     display_name="head mask", tooltip="The head mask, for transfers, Sparse Attention and Sink Control."

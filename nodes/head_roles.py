@@ -16,7 +16,7 @@ from . import choices, images, progress, sockets
 from .outcomes import Telling
 
 
-class HeadRoles(io.ComfyNode):
+class HeadRoles(choices.LayersAndSteps):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -66,10 +66,6 @@ class HeadRoles(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
-
-    @classmethod
-    def validate_inputs(cls, layers: str, steps: str) -> bool | str:
-        return choices.readable(layers=layers, steps=steps)
 
     @classmethod
     def execute(

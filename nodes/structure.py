@@ -15,7 +15,7 @@ from . import choices, images, progress, sockets
 from .outcomes import Telling
 
 
-class AttentionStructure(io.ComfyNode):
+class AttentionStructure(choices.LayersAndSteps):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -81,10 +81,6 @@ class AttentionStructure(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
-
-    @classmethod
-    def validate_inputs(cls, layers: str, steps: str) -> bool | str:
-        return choices.readable(layers=layers, steps=steps)
 
     @classmethod
     def execute(

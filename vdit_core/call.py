@@ -219,8 +219,9 @@ class Interceptor:
 
     any_grid: whether it can work on calls that have another grid than the run's (context windows, conditioning areas).
     one_noise: whether all samples must get the same noise in every step, where a sampler adds some.
-    driven: samples whose latent comes from outside, by number: (1, channels, frames, height, width), as the VAE gives
-        it. The host noises it to each model call's level and puts it in the place of what the sampler has there.
+    driven: samples whose latent comes from outside, by number: (1, channels, frames, height, width), as the host has
+        latents (ComfyUI's LATENT, a diffusers transformer's). The host noises it to each model call's level and puts it
+        in the place of what the sampler has there.
     """
 
     any_grid = False

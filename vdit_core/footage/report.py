@@ -9,10 +9,10 @@ from ..outcome import Level, Verdict, done
 
 @dataclass
 class EditReport:
-    """targets: how many prompts the footage is edited by; 0 if it is only walked through. evaluations: how often the
-    model was evaluated for all of them in the last run."""
+    """What the host fills in. targets: how many prompts the footage is edited by; 0 if it is only walked through.
+    evaluations: how often the model was evaluated for all of them in the last run."""
 
-    targets: int
+    targets: int = 0
     evaluations: int = 0
 
     def verdict(self, maps: Verdict) -> Verdict:

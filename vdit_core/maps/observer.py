@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..attention.text_share import text_share
 from ..call import AttentionCall, Run
 from ..observer import RunObserver
 from ..recording.store import AttentionStore, Evaluation, Key
-from ..recording.store.query import choose, choose_heads, pick, queries_and_keys, recorded_run, with_text_share
+from ..recording.store.query import choose, choose_heads, of_call, queries_and_keys, recorded_run, with_text_share
 from ..selection import ResolvedSelection, Selection
 from .crop import Crop, map_crop
 from .statistics import MapStatistics, check_queries, map_statistics
@@ -88,12 +87,9 @@ class MapObserver(RunObserver[Observed]):
         return Observed(run, chosen.heads)
 
     def _observe(self, observed: Observed, call: AttentionCall, branch: str, rows: list[int], _: Tensor | None) -> bool:
-        q, k = (pick(pick(x, 0, rows), 1, observed.heads) for x in (call.q, call.k))
+        q, k, text = of_call(call, rows, observed.heads)
         found = map_statistics(q, k, observed.run.grid, self.wanted, self.queries, self.seed)
-        if call.joint is not None:
-            text = text_share(call.q, call.k, call.joint, rows, list(observed.heads))
-            found = replace(found, text=text.float().cpu())
-        observed.put(Key(Evaluation(call.site.sigma, call.site.visit), branch, call.site.layer), found, self.show)
+        observed.put(Key.of(call.site, branch), replace(found, text=None if text is None else text.cpu()), self.show)
         return True
 
     def _size(self) -> str:

@@ -12,7 +12,7 @@ from ..observer import RunObserver
 from ..selection import ResolvedSelection, Selection
 from .budget import Demand, MemoryBudget, RecordingTooLarge, describe, readable
 from .quantization import QUANTIZATIONS
-from .store import AttentionStore, Evaluation, Header, Key
+from .store import AttentionStore, Header, Key
 from .store.schema import DTYPES
 from .store.storage import TIERS, new_storage, weight
 
@@ -99,7 +99,7 @@ class Recorder(RunObserver[AttentionStore]):
     def _observe(
         self, store: AttentionStore, call: AttentionCall, branch: str, rows: list[int], _: Tensor | None
     ) -> bool:
-        key = Key(Evaluation(call.site.sigma, call.site.visit), branch, call.site.layer)
+        key = Key.of(call.site, branch)
         self._check_budget(store, key)
         heads = store.header.heads
         text = None

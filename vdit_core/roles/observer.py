@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..attention.text_share import text_share
 from ..call import AttentionCall, Run
 from ..errors import VDiTError
 from ..maps.statistics import check_queries
 from ..observer import RunObserver
-from ..recording.store import AttentionStore, Evaluation, Key
-from ..recording.store.query import choose, choose_heads, pick, recorded_run, with_text_share
+from ..recording.store import AttentionStore, Key
+from ..recording.store.query import choose, choose_heads, of_call, recorded_run, with_text_share
 from ..selection import ResolvedSelection, Selection
 from .statistics import HeadFigures, head_figures, uniform
 
@@ -78,12 +77,9 @@ class RoleObserver(RunObserver[ObservedHeads]):
     def _observe(
         self, seen: ObservedHeads, call: AttentionCall, branch: str, rows: list[int], _: Tensor | None
     ) -> bool:
-        q, k = (pick(pick(x, 0, rows), 1, seen.heads) for x in (call.q, call.k))
+        q, k, text = of_call(call, rows, seen.heads)
         found = head_figures(q, k, seen.run.grid, self.queries, self.seed)
-        if call.joint is not None:
-            text = text_share(call.q, call.k, call.joint, rows, list(seen.heads))
-            found = replace(found, text=text.float().cpu())
-        seen.calls[Key(Evaluation(call.site.sigma, call.site.visit), branch, call.site.layer)] = found
+        seen.calls[Key.of(call.site, branch)] = found if text is None else replace(found, text=text.float().cpu())
         return True
 
     def _size(self) -> str:

@@ -151,7 +151,7 @@ def _apply(
     override = None
     if session is not None and session.stock is None and not isinstance(options.get(_OVERRIDE), Override):
         model_call = session.model_call(executor.class_obj, x, t, c_crossattn, options, conds)
-        x = session.driven(executor.class_obj, x, model_call)
+        x = session.with_driven(executor.class_obj, x, model_call)
         if session.looks_at(model_call):
             override = options[_OVERRIDE] = override_for(session, model_call, options.get(_OVERRIDE))
     output = executor(x, t, c_concat, c_crossattn, control, options, **conds)

@@ -58,7 +58,8 @@ class FootageGuider(comfy.samplers.CFGGuider):
         self.scales = config.scales(self.targets)
         #: All rows get the same noise, whatever noise the sampler is given.
         self.one_noise = True
-        self.report, self.on_nothing = report or EditReport(self.targets), on_nothing
+        self.report, self.on_nothing = report or EditReport(), on_nothing
+        self.report.targets = self.targets
         self._flow: FlowEdit | None = None
 
     def sample(

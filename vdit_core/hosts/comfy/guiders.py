@@ -57,8 +57,7 @@ def _left_out(guider: Any) -> set[str]:
         return set()
     match sorted(guider.conds):
         case ["negative", "positive"]:
-            scales = getattr(guider, "scales", None) or (getattr(guider, "cfg", math.nan),)
-            return {"negative"} if all(math.isclose(scale, 1) for scale in scales) else set()
+            return {"negative"} if all(math.isclose(scale, 1) for scale in _scales(guider)) else set()
         case ["middle", "negative", "positive"] if not getattr(guider, "nested", False):  # DualCFGGuider
             return {"negative", *({"middle"} if _is(guider, "cfg1", 1) else ())} if _is(guider, "cfg2", 1) else set()
         case ["empty_negative_prompt", "negative", "positive"]:  # PerpNegGuider
@@ -66,6 +65,16 @@ def _left_out(guider: Any) -> set[str]:
                 return set()
             return {"negative", *({"empty_negative_prompt"} if _is(guider, "cfg", 1) else ())}
     return set()
+
+
+def one_noise(guider: Any) -> bool:
+    """Whether a guider gives all rows of its batch the same noise by itself, as an edit's does."""
+    return getattr(guider, "one_noise", False)
+
+
+def _scales(guider: Any) -> tuple[float, ...]:
+    """The guidance of each row; an edit's rows have two."""
+    return getattr(guider, "scales", None) or (getattr(guider, "cfg", math.nan),)
 
 
 def _is(guider: Any, name: str, value: float) -> bool:

@@ -18,7 +18,7 @@ from ...coverage import numbered
 from ...errors import VDiTError
 from . import graph
 from .errors import HostError, NotReached
-from .guiders import absent, branch_names, branches_to_come
+from .guiders import absent, branch_names, branches_to_come, one_noise
 from .models import Family, Parts, bare, family_of, network_of, unknown
 from .outcome import Outcome
 from .replaced import Replacements
@@ -148,7 +148,7 @@ class Session:
                 self._begin(self._describe(grid, model.get_dtype_inference(), x, samples, sigma))
         return ModelCall(sigma, visit, rows, None if text is None else text.shape[1], inputs, self._parts_of(model))
 
-    def driven(self, model: Any, x: Tensor, call: ModelCall) -> Tensor:
+    def with_driven(self, model: Any, x: Tensor, call: ModelCall) -> Tensor:
         """A model call's latents with those that come from outside in their rows.
 
         Raises:
@@ -260,7 +260,7 @@ class Session:
         return Site(run, layer, run.step_of(call.sigma), call.sigma, call.visit, call.rows)
 
     def _describe(self, grid: TokenGrid, dtype: torch.dtype, x: Tensor, samples: int, sigma: float) -> Run:
-        start = self.noise[:1] if getattr(self.guider, "one_noise", False) else self.noise
+        start = self.noise[:1] if one_noise(self.guider) else self.noise
         if abs(sigma - 1) < _SAME and abs(self.sigmas[0] - 1) < _SAME and x.shape[1:] == self.noise.shape[1:]:
             start = x[:samples]  # what the sampler really begins with, whoever drew it
         for n, each in enumerate(self.attached):

@@ -84,7 +84,7 @@ class _Watch(ModelHook):
         assert self.session is not None
         self.session.model_call(module, context if isinstance(context, str) else getattr(context, "name", None), inputs)
         if self.session.chain.driven:
-            return (), inputs | {"hidden_states": self.session.driven(module, inputs)}
+            return (), inputs | {"hidden_states": self.session.with_driven(module, inputs)}
         return args, kwargs
 
     def reset_state(self, module: nn.Module) -> nn.Module:

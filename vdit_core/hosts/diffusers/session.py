@@ -58,7 +58,7 @@ class Session:
             self.visits[branch, sigma] += 1
         self.calls += 1
 
-    def driven(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    def with_driven(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
         """The forward pass's hidden states with the latents that come from outside in their rows."""
         hidden: Tensor = inputs["hidden_states"]
         if not self.chain.driven:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...call import Run
+from ...attention.text_share import text_share
+from ...call import AttentionCall, Run
 from ...selection import Selection, choose_branches
 from .attention_store import AttentionStore
 from .schema import Header, Key, StoreError
@@ -83,6 +84,12 @@ def with_text_share(
     places = [store.header.heads.index(head) for head in heads]
     q, k, text = store.get_all(key, torch.device(device), stored_dtype(store.header))
     return pick(q, 1, places), pick(k, 1, places), None if text is None else pick(text, 1, places)
+
+
+def of_call(call: AttentionCall, rows: list[int], heads: Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As `with_text_share`, of a call that comes by; rows: of its batch."""
+    q, k = (pick(pick(x, 0, rows), 1, heads) for x in (call.q, call.k))
+    return q, k, None if call.joint is None else text_share(call.q, call.k, call.joint, rows, list(heads))
 
 
 def pick(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...call import ModelSignature, TokenGrid
+from ...call import ModelSignature, Site, TokenGrid
 from ...errors import VDiTError
 from ...provenance import Provenance
 from .. import quantization as codec
@@ -43,6 +43,11 @@ class Key:
     evaluation: Evaluation
     branch: str
     layer: int
+
+    @classmethod
+    def of(cls, site: Site, branch: str) -> Key:
+        """Of a branch of the call that happens there."""
+        return cls(Evaluation(site.sigma, site.visit), branch, site.layer)
 
 
 @dataclass(frozen=True)
