@@ -11,10 +11,12 @@ tables are made from the profiles that ship. Tables are printed, for the page.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +66,12 @@ def make_profiles(folder: Path) -> None:
             "steps": f"{table.steps[chosen[0]]}-{table.steps[chosen[-1]]} of {len(table.steps)}",
         }
         profile_of([table], model, Indices(steps), name=name, measured=measured).save(presets.path_of(name))
-    found = {file: _of_steps(table) for file, table in tables.items()}
+    found: dict[str, object] = {file: _of_steps(table) for file, table in tables.items()}
+    large = {file: table.densities.mean(0) for file, table in tables.items() if table.densities.shape[1] == _14B.layers}
+    found["between"] = {
+        f"{one} ~ {other}": rank_correlation(large[one], large[other])
+        for one, other in itertools.combinations(large, 2)
+    }
     STEPS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -131,7 +138,7 @@ def _alike() -> str:
 
 def _by_step() -> str:
     rows = []
-    for file, found in json.loads(STEPS.read_text(encoding="utf-8")).items():
+    for file, found in _figures():
         part = found["explained"]
         shares = [f"{100 * part[of]:.1f} %" for of in ("head", "layer", "step")]
         means = f"{100 * found['first_mean']:.1f} → {100 * found['last_mean']:.1f} %"
@@ -143,7 +150,7 @@ def _by_step() -> str:
 
 def _experts() -> str:
     rows = []
-    for file, found in json.loads(STEPS.read_text(encoding="utf-8")).items():
+    for file, found in _figures():
         change = found["largest_change"]
         before, behind = change["before_and_behind"]
         where = f"{change['after'] + 1} → {change['after'] + 2} of {found['steps']}"
@@ -151,6 +158,12 @@ def _experts() -> str:
         rows.append([_model(file), where, *figures, f"{change['correlation']:.3f}"])
     heads = ("model", "steps", "distance", "of the changes beside it", "times", "rank correlation")
     return markdown(heads, rows)
+
+
+def _figures() -> list[tuple[str, dict[str, Any]]]:
+    """By file, what depends on single steps."""
+    found = json.loads(STEPS.read_text(encoding="utf-8"))
+    return [(file, figures) for file, figures in found.items() if file != "between"]
 
 
 def _model(file: str) -> str:
