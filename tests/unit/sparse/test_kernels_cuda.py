@@ -14,7 +14,7 @@ if not torch.cuda.is_available():
 
 from vdit_core.sparse.block_mask import with_dense_queries
 from vdit_core.sparse.config import SparseConfig
-from vdit_core.sparse.kernels import choose
+from vdit_core.sparse.kernels import kernels_for
 from vdit_core.sparse.kernels.flex import Flex
 from vdit_core.sparse.kernels.gathered import Gathered
 from vdit_core.sparse.patterns import PATTERNS
@@ -131,8 +131,8 @@ def test_selection_is_that_of_topk(keys, scale):
 def test_it_is_chosen_for_half_precision_and_flex_for_the_rest():
     grid = GRIDS[0]
     q, _, _ = random_call(grid, torch.bfloat16)
-    assert choose(q, "block top-k").name == "Triton blocks"
-    assert choose(q.float(), "window").name == "flex_attention"
+    assert [kernel.name for kernel in kernels_for(q, "block top-k")] == ["Triton blocks", "Triton blocks, int8"]
+    assert [kernel.name for kernel in kernels_for(q.float(), "window")] == ["flex_attention"]
 
 
 def test_large_grids_run_faster_than_dense_and_say_so(host):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
 from vdit_core.sparse.block_mask import top_k, top_p, with_dense_queries
-from vdit_core.sparse.kernels import choose
+from vdit_core.sparse.kernels import kernels_for
 from vdit_core.sparse.kernels import gathered as gathered_file
 from vdit_core.sparse.kernels.gathered import Gathered
 from vdit_core.sparse.patterns import PATTERNS
@@ -168,4 +168,4 @@ def test_few_bytes_at_once_change_nothing(monkeypatch):
 
 
 def test_a_cpu_gathers():
-    assert choose(torch.zeros(1, 1, 4, 16), "block top-k").name == "gathered blocks"
+    assert [kernel.name for kernel in kernels_for(torch.zeros(1, 1, 4, 16), "block top-k")] == ["gathered blocks"]

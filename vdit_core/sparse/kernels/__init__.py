@@ -1,4 +1,4 @@
-"""Who computes a block-sparse map: one file a kernel, the first of these that can do a call does it."""
+"""Who computes a block-sparse map: one file a kernel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .sol import Sol
 
 
 class Kernel(Protocol):
-    """Attention over listed blocks."""
+    """Attention over listed blocks. int8: whether it wants queries and keys so."""
 
     name: str
+    int8: bool
 
     def refuses(self, q: Tensor) -> str | None:
         """Why it cannot compute calls like this one, or None."""
@@ -30,17 +31,18 @@ class Kernel(Protocol):
         """
 
 
-def choose(q: Tensor, pattern: str) -> Kernel | Sol:
-    """The kernel for calls with such queries, (rows, heads, tokens, head_dim).
+def kernels_for(q: Tensor, pattern: str) -> tuple[Kernel | Sol, ...]:
+    """The kernels for calls with such queries, (rows, heads, tokens, head_dim), the exactest first.
 
     comfy_kitchen's chooses its blocks itself: it serves the pattern "block top-k" where Triton is missing.
     """
     if triton_works(q.device):
         from .triton_blocks import TritonBlocks  # imports Triton
 
-        for kernel in (TritonBlocks(), Flex()):
-            if kernel.refuses(q) is None:
-                return kernel
+        if TritonBlocks().refuses(q) is None:
+            return TritonBlocks(), TritonBlocks(int8=True)
+        if Flex().refuses(q) is None:
+            return (Flex(),)
     if q.is_cuda and pattern == "block top-k" and (sol := Sol()).refuses(q) is None:
-        return sol
-    return Gathered()
+        return (sol,)
+    return (Gathered(),)

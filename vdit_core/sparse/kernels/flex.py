@@ -25,6 +25,7 @@ class Flex:
     """CUDA with Triton, heads whose width is a power of 2."""
 
     name = "flex_attention"
+    int8 = False
 
     def refuses(self, q: Tensor) -> str | None:
         if q.shape[-1] & (q.shape[-1] - 1):

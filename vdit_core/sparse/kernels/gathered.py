@@ -16,6 +16,7 @@ class Gathered:
     """Any device, dtype and width."""
 
     name = "gathered blocks"
+    int8 = False
 
     def refuses(self, q: Tensor) -> str | None:
         return None

@@ -17,6 +17,7 @@ class Sol:
     """CUDA with comfy_kitchen 0.2.32 or newer; half quantization, heads 128 wide."""
 
     name = "comfy_kitchen.sol_attn"
+    int8 = False
 
     def refuses(self, q: Tensor) -> str | None:
         try:

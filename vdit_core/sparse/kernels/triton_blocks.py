@@ -76,10 +76,7 @@ def _attend(
     at = (map * places).to(tl.int32)  # of this map, in all maps' keys
     if WHICH != ALL:
         largest = tl.max(tl.load(q_norm_ptr + map * places + place), 0) * tl.load(k_norm_ptr + map) * scale
-        if WHICH == SAFE:
-            count = tl.where(largest <= _SAFE, count, 0)
-        else:
-            count = tl.where(largest <= _SAFE, 0, count)
+        count = tl.where((largest <= _SAFE) == (WHICH == SAFE), count, 0)
     total = tl.zeros((QUERIES, DIM), tl.float32)
     parts = tl.zeros((QUERIES, _PARTS), tl.float32)
     highest = tl.full((QUERIES,), NOTHING, tl.float32)
@@ -126,39 +123,49 @@ class TritonBlocks:
         out = call.v.new_empty(rows, tiles.grid.tokens, heads, call.v.shape[-1]).transpose(1, 2)  # as hosts join heads
         scale = (sharpness * softmax_scale(dim)).expand(rows, heads).contiguous()
         blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (mask.kv_indices, mask.kv_num_blocks))
-        lengths, scales = call.lengths, call.scales
+        lengths, scales, int8 = call.lengths, call.scales, call.scales is not None
         of_q, of_k = (lengths.queries,) * 2 if scales is None else (scales.queries, scales.keys)
+        order = mask.heaviest_first(rows, heads)
         # Where weights have float32's range, most programs need no maxima; the few others are launched after them.
         launches = (SAFE, UNSAFE) if call.v.dtype == torch.bfloat16 else (ALL,)
         with torch.cuda.device_of(call.q):
             for value, part in zip(call.v.split(dim, dim=-1), out.split(dim, dim=-1), strict=True):
                 value = value.contiguous()
                 for which in launches:
-                    options = _options(call.q.device, call.scales is not None, which == SAFE, dim, tiles.keys)
-                    tiled = (call.k, value)
+                    options = _options(call.q.device, int8, which is SAFE, dim, tiles.keys)
+                    tiled = [call.k, value]
                     if options["TMA"]:
-                        tiled = tuple(TensorDescriptor.from_tensor(x.view(-1, dim), [tiles.keys, dim]) for x in tiled)
+                        tiled = [TensorDescriptor.from_tensor(x.view(-1, dim), [tiles.keys, dim]) for x in tiled]
                     _attend[(tiles.query_blocks * rows * heads,)](
-                        call.q, call.k, value, part, *tiled, tiles.permutation, mask.heaviest_first(rows, heads),
-                        blocks, counts, scale, of_q, of_k, lengths.queries, lengths.longest_key,
+                        call.q, call.k, value, part, *tiled, tiles.permutation, order, blocks, counts,
+                        scale, of_q, of_k, lengths.queries, lengths.longest_key,
                         *part.stride()[:3], *blocks.stride()[:3], *counts.stride(),
                         heads, tiles.query_blocks, tiles.grid.tokens, places,
-                        DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, INT8=scales is not None, WHICH=which, **options,
+                        DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, INT8=int8, WHICH=which, **options,
                     )  # fmt: skip
         return out
 
 
 @lru_cache
 def _options(device: torch.device, int8: bool, safe: bool, dim: int, keys: int) -> dict[str, Any]:
-    """How a kernel is compiled. Tuned on an H100; for other GPUs chosen so that nothing spills out of registers."""
     about: Any = torch.cuda.get_device_properties(device)
-    tma = about.major >= 9 and TensorDescriptor is not None and keys >= 8
-    if about.major != 9 or dim != 128:
+    return tuned(about.major, about.shared_memory_per_block_optin, int8, safe, dim, keys)
+
+
+def tuned(major: int, shared: int, int8: bool, safe: bool, dim: int, keys: int) -> dict[str, Any]:
+    """How the kernel is compiled for GPUs of a major compute capability with so much shared memory for a program.
+
+    Tuned on an H100; for others chosen so that the registers suffice, and compiled but not run.
+    """
+    if major != 9 or dim != 128:
         # Two stages fit the shared memory of a desktop GPU (99 KiB), three that of a larger one.
-        stages = 3 if about.shared_memory_per_block_optin >= 2 * dim * (128 + 2 * 3 * keys) else 2
-        return {"num_warps": 8 if dim == 128 else 4, "num_stages": stages, "STAGES": stages, "TMA": tma}
-    if int8:
-        return {"num_warps": 4, "num_stages": 4, "STAGES": 4, "TMA": tma}
-    if safe:  # its registers just fit two programs of eight warps
-        return {"num_warps": 8, "num_stages": 3, "STAGES": 3, "TMA": tma, "maxnreg": 128}
-    return {"num_warps": 4, "num_stages": 3, "STAGES": 3, "TMA": tma}
+        stages = 3 if shared >= 2 * dim * (128 + 2 * 3 * keys) else 2
+        options: dict[str, Any] = {"num_warps": 8 if dim == 128 else 4, "num_stages": stages}
+    elif int8:
+        options = {"num_warps": 4, "num_stages": 4}
+    elif safe:
+        options = {"num_warps": 8, "num_stages": 3, "maxnreg": 128}  # so two programs fit a multiprocessor
+    else:
+        options = {"num_warps": 4, "num_stages": 3}
+    tma = major >= 9 and keys >= 8 and TensorDescriptor is not None
+    return options | {"STAGES": options["num_stages"], "TMA": tma}
