@@ -18,10 +18,7 @@ from .crop import Crop
 from .observer import Observed, crop_of, from_store
 from .statistics import check_queries
 from .view import Shown, View, choose_crop, choose_view, one_map, title
-from .wanted import Wanted
-
-#: Above so many tokens queries are sampled, unless all are asked for: all rows of such a map take a CPU minutes.
-EXACT_UP_TO, SAMPLED = 8192, 1024
+from .wanted import EXACT_UP_TO, SAMPLED, Wanted
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""The share of the keys that holds 95 % of a query's attention, against the plain map in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vdit_core.call import TokenGrid
+from vdit_core.maps.statistics import map_statistics
+from vdit_core.maps.wanted import Wanted
+
+GRID = TokenGrid(5, 8, 10, prefix=4)
+ALL = Wanted(top_queries=None)
+
+
+def counted(q, k, mass: float = 0.95, off: float = -1e-6) -> torch.Tensor:
+    """Of each query the fewest keys that reach the mass, float64 (rows, heads, tokens)."""
+    full = (q.double() @ k.double().mT / math.sqrt(q.shape[-1])).softmax(-1)
+    falling = full.sort(-1, descending=True).values.cumsum(-1)
+    return ((falling < mass + off).sum(-1) + 1).clamp(max=k.shape[2]).double()
+
+
+def queries_and_keys(scale: float, dtype=torch.float32, grid: TokenGrid = GRID, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(2, 2, 3, grid.tokens, 16, generator=generator)).to(dtype).unbind(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("scale", [0.2, 1.0, 3.0, 8.0])
+def test_of_all_queries_it_is_that_of_the_plain_map(scale, dtype):
+    q, k = queries_and_keys(scale, dtype)
+    found = map_statistics(q, k, GRID, ALL).needed
+    assert found.error is None
+    torch.testing.assert_close(found.value.double(), counted(q, k).mean(-1) / GRID.tokens, rtol=0, atol=1e-3)
+
+
+def one_number(values: list[float], queries: int = 4):
+    """Queries and keys of which every query gives these scores, one head wide."""
+    keys = torch.tensor(values).float()
+    return torch.ones(1, 1, len(values), 1), keys.view(1, 1, -1, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0] * 20, 19),  # uniform: 95 % of them, to a key
+        ([0.0] * 21, 20),  # a whole number, rounded up
+        ([50.0, *[0.0] * 30], 1),  # one-hot
+        ([math.log(96.0), math.log(2.0), math.log(1.0), math.log(1.0)], 1),
+        ([math.log(94.0), math.log(3.0), math.log(3.0)], 2),  # of equal keys no more than it takes
+        ([math.log(46.0), *[math.log(9.0)] * 6], 7),
+        ([0.0, 1e-6, 2e-6, 3e-6, *[-30.0] * 9], 4),  # near ties
+    ],
+)
+def test_a_whole_number_of_keys_is_counted(values, expected):
+    q, k = one_number(values)
+    found = map_statistics(q, k, TokenGrid(1, 1, len(values)), ALL)
+    assert float(found.needed.value) * len(values) == pytest.approx(expected, abs=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_it_is_the_fewest_that_reach_the_mass(data):
+    grid = TokenGrid(data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5)), data.draw(st.integers(1, 7)))
+    dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
+    q, k = queries_and_keys(
+        data.draw(st.sampled_from([0.0, 0.3, 1.0, 4.0])), dtype, grid, data.draw(st.integers(0, 99))
+    )
+    if data.draw(st.booleans()):
+        k = k.round()  # ties
+    mass = data.draw(st.sampled_from([0.05, 0.5, 0.9, 0.95, 0.999, 1.0]))
+    found = map_statistics(q, k, grid, Wanted(mass=mass, top_queries=None)).needed.value.double() * grid.tokens
+    fewest, most = (counted(q, k, mass, off).mean(-1) for off in (-2e-6, 0.0))
+    assert ((fewest - 1e-3 <= found) & (found <= most + 1e-3)).all()
+
+
+def test_a_sample_lies_within_its_error():
+    q, k = queries_and_keys(1.5)
+    truth, within, total = counted(q, k).mean(-1) / GRID.tokens, 0, 0
+    for seed in range(40):
+        found = map_statistics(q, k, GRID, Wanted(top_queries=None), queries=80, seed=seed).needed
+        assert (found.error > 0).all()
+        near = (found.value - truth).abs() <= 2 * found.error
+        within, total = within + int(near.sum()), total + near.numel()
+    assert 0.9 <= within / total < 1
+
+
+def test_few_queries_of_all_have_an_error_and_all_have_none():
+    q, k = queries_and_keys(1.0)
+    some = map_statistics(q, k, GRID, Wanted(top_queries=50))
+    assert (some.top_queries, map_statistics(q, k, GRID, ALL).top_queries) == (50, GRID.tokens)
+    assert (some.needed.error > 0).all()
+    assert (some.top.error > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mass": 0.0}, "mass is 0.0; it lies above 0 and is at most 1"),
+        ({"mass": 95}, "mass is 95"),
+        ({"top": (0.1, 10)}, "top is 10"),
+        ({"top_queries": 0}, "top_queries is 0; it is at least 1, or None"),
+        ({"pooled": 0}, "pooled is 0"),
+    ],
+)
+def test_what_cannot_be_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Wanted(**changes)
