@@ -44,7 +44,8 @@ def test_structure_draws_every_picture(server):
 
 
 def test_sampled_figures_say_so(server):
-    assert server.run(looked_at(queries="sampled", layers="2-3")).reports()["look"] == "12 maps, 320 queries each"
+    said = server.run(looked_at(queries="sampled", layers="2-3")).reports()["look"]
+    assert said == "12 maps, 320 of 320 queries each, sampled"
 
 
 def test_a_part_of_the_map_is_chosen_by_its_tokens(server):

@@ -37,6 +37,7 @@ class Moments:
 
     sum, squares: float64 (heads, groups, width), of the values and of their squares. count: float64 (groups,), of the
     queries that were summed; population: likewise, of all there are. sampled: whether the former are a random sample.
+    skewed: whether values are shares of which a few may be many times the rest.
     """
 
     sum: Tensor
@@ -44,20 +45,23 @@ class Moments:
     count: Tensor
     population: Tensor
     sampled: bool
+    skewed: bool = False
 
     @classmethod
-    def of(cls, values: Tensor, population: int, sampled: bool) -> Moments:
+    def of(cls, values: Tensor, population: int, sampled: bool, skewed: bool = False) -> Moments:
         """Of one group. values: (heads, queries, width)."""
         values = values.double()
         count, all_of_them = torch.tensor([[values.shape[1]], [population]], dtype=torch.float64)
-        return cls(values.sum(1, keepdim=True), values.square().sum(1, keepdim=True), count, all_of_them, sampled)
+        total, squares = (x.sum(1, keepdim=True) for x in (values, values.square()))
+        return cls(total, squares, count, all_of_them, sampled, skewed)
 
     def estimate(self) -> Estimate:
         """(heads, groups, width); the error counts how much of the population was seen (without replacement).
 
         Most of a key's mass comes from a few queries, and a frame may have but a few of the sampled ones: where the
         telling ones were not drawn, a figure's own spread says nothing. So a spread counts as no smaller than the mean
-        of its group's figures, nor than that figure's mean in all groups. With fewer than two queries it is infinite.
+        of its group's figures, nor than that figure's mean in all groups, nor, of skewed values, than the mean times
+        what it lacks of 1. With fewer than two queries it is infinite.
         """
         if len(self.count) == 1 and self.count.device.type == "cpu":  # numbers: they need not be sent
             n, population = self.count[0], self.population[0]
@@ -71,6 +75,8 @@ class Moments:
         freedom = (n - 1).clamp(min=0)
         variance = (self.squares - self.sum * mean).clamp(min=0) / freedom
         variance = variance.maximum(variance.mean(-1, keepdim=True))
+        if self.skewed:
+            variance = variance.maximum((mean * (1 - mean)).square())
         if len(self.count) > 1:
             in_all = (variance * freedom).nansum(1, keepdim=True) / freedom.sum(0)
             variance = variance.maximum(in_all)

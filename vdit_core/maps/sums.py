@@ -100,7 +100,7 @@ class Sums:
         tokens, sampled = self.grid.tokens, values.shape[1] < self.grid.tokens
         return {
             "top": Moments.of(values[..., :-1], tokens, sampled),
-            "needed": Moments.of(values[..., -1:], tokens, sampled),
+            "needed": Moments.of(values[..., -1:], tokens, sampled, skewed=True),
         }
 
     def _add(self, queries: Tensor, weights: Tensor) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
+from vdit_core.maps.needed import NeededKeys, Published, needed_keys, rank_correlation, ranking
 from vdit_core.maps.statistics import map_statistics
 from vdit_core.maps.wanted import Wanted
 
@@ -110,3 +112,58 @@ def test_few_queries_of_all_have_an_error_and_all_have_none():
 def test_what_cannot_be_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         Wanted(**changes)
+
+
+def test_by_itself_it_is_the_same_figure():
+    q, k = queries_and_keys(1.5)
+    whole = map_statistics(q, k, GRID, Wanted(top_queries=60)).needed.value
+    for row in range(2):
+        found = needed_keys(q[row], k[row], GRID, Wanted(top_queries=60))
+        torch.testing.assert_close(found.float(), whole[row])
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([1, 2, 3, 4, 5], [5, 6, 7, 8, 7], 0.8207826816681233),  # worked out by hand: 8 / sqrt(10 * 9.5)
+        ([1, 2, 3], [10, 20, 21], 1.0),
+        ([0.1, 0.2, 0.9], [3, 2, 1], -1.0),
+        ([1, 1, 2, 2], [1, 2, 1, 2], 0.0),
+        ([1, 2], [1, 2], None),
+        ([1, 1, 1], [1, 2, 3], None),
+    ],
+)
+def test_the_rank_correlation(a, b, expected):
+    found = rank_correlation(np.array(a), np.array(b))
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(-4, 4), st.floats(-9, 9)), min_size=3, max_size=30))
+def test_it_is_pearsons_of_the_ranks_and_blind_to_scale(pairs):
+    a, b = (np.array(x, dtype=float) for x in zip(*pairs, strict=True))
+    found = rank_correlation(a, b)
+    ranks = [np.array([(x < y).sum() + ((x == y).sum() + 1) / 2 for y in x]) for x in (a, b)]
+    if min(np.ptp(x) for x in ranks) == 0:
+        assert found is None
+        return
+    assert found == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-9)
+    assert rank_correlation(b, a) == pytest.approx(found, abs=1e-9)
+    assert rank_correlation(np.exp(a), -b) == pytest.approx(-found, abs=1e-9)
+
+
+def test_only_layers_and_heads_that_both_have_are_ranked():
+    values = np.arange(12.0).reshape(3, 4)
+    whole = NeededKeys((0, 1, 2), (0, 1, 2, 3), values)
+    part = NeededKeys((1, 2, 5), (3, 0), -np.arange(6.0).reshape(3, 2))
+    assert whole.rank_correlation(part) == pytest.approx(rank_correlation(values[1:][:, [0, 3]], part.values[:2, ::-1]))
+    assert NeededKeys((7,), (0, 1), values[:1, :2]).rank_correlation(whole) is None
+    published = Published("a model", np.arange(40.0).reshape(10, 4))
+    assert part.rank_with(published) == pytest.approx(
+        rank_correlation(part.values, published.needed[[1, 2, 5]][:, [3, 0]])
+    )
+
+
+def test_heads_that_cannot_be_ranked_are_told():
+    assert ranking({"two": None}).endswith("of their attention: none, they cannot be ranked.")
+    assert ranking({"two": 0.934, "three": None}, 0.9).endswith("hold 90 % of their attention: 0.93 (two).")
