@@ -104,14 +104,14 @@ class AttentionStructure(choices.LayersAndSteps):
     ) -> io.NodeOutput:
         images.need_matplotlib()
         from ..vdit_core.maps import structure, summary
-        from ..vdit_core.maps.wanted import Wanted
+        from ..vdit_core.maps.wanted import SAMPLED, Wanted
 
         grid, device = store.header.grid, comfy.model_management.get_torch_device()
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branch)
         chosen = {
             "auto": structure.auto_queries(store.header, device),
             "all": None,
-            "sampled": min(structure.SAMPLED, grid.tokens),
+            "sampled": min(SAMPLED, grid.tokens),
         }
         found = structure.look(
             store,
