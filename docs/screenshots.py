@@ -24,7 +24,7 @@ from comfyui.server import serve  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 HELP = ROOT / "web" / "docs" / "images"
-MARGIN = (28, 104, 56, 12)  # px around the nodes: left, top (a pill and the pack's badge), right, bottom
+MARGIN = (28, 128, 56, 12)  # px around the nodes: left, top (a pill and the pack's badge), right, bottom
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from comfy_api.latest import io
 from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.outcome import done
 from ..vdit_core.recording.store import AttentionStore
+from ..vdit_core.sparse.density_profile import DensityProfile
 from ..vdit_core.sparse.profile import SparseProfile
+from ..vdit_core.sparse.profile_file import load_profile
 from . import progress, sockets
 from .named_files import NamedFiles
 from .outcomes import Telling
@@ -155,7 +157,7 @@ class SaveSparsityProfile(_Save):
         )
 
     @classmethod
-    def execute(cls, profile: SparseProfile, filename_prefix: str) -> io.NodeOutput:
+    def execute(cls, profile: SparseProfile | DensityProfile, filename_prefix: str) -> io.NodeOutput:
         name, path = cls.files.new(filename_prefix)
         profile.save(path)
         telling = Telling(cls.hidden.unique_id, "Save Sparsity Profile")
@@ -182,9 +184,9 @@ class LoadSparsityProfile(_Load):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        profile = SparseProfile.load(cls.files.path(file, must_exist=True))
+        profile = load_profile(cls.files.path(file, must_exist=True))
         telling = Telling(cls.hidden.unique_id, "Load Sparsity Profile")
-        text = f"loaded {profile.method}, {profile.model.layers} layers"
+        text = f"loaded {profile.label}, {profile.model.layers} layers"
         return io.NodeOutput(profile, ui=telling.tell(done(text), profile.model))
 
 

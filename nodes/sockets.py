@@ -16,7 +16,8 @@ LayerMask = io.Custom("LAYER_MASK")
 #: A strength per layer and head; `vdit_core.head_mask.HeadMask`.
 HeadMask = io.Custom("HEAD_MASK")
 
-#: What each layer and head tolerates; `vdit_core.sparse.profile.SparseProfile`.
+#: What each layer and head tolerates or needs; `vdit_core.sparse.profile.SparseProfile`, or
+#: `vdit_core.sparse.density_profile.DensityProfile`.
 SparseProfile = io.Custom("SPARSE_PROFILE")
 
 #: What was measured of the keys of a run; `vdit_core.sinks.record.SinkRecord`, or None if nothing was.

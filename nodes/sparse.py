@@ -8,8 +8,10 @@ from comfy_api.latest import io
 
 from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.selection import LayerMask, SelectionError
+from ..vdit_core.sparse import presets
 from ..vdit_core.sparse.config import IF_SLOWER, SparseConfig
-from ..vdit_core.sparse.methods import METHODS
+from ..vdit_core.sparse.density_profile import DensityProfile
+from ..vdit_core.sparse.methods import BY_STRENGTH, METHODS
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.sparse_attention import SparseAttention
 from . import sockets
@@ -63,6 +65,16 @@ def where_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
+def preset_input() -> io.Combo.Input:
+    """Which published profile counts without one of the user's own; optional, since prompts of before have none."""
+    return io.Combo.Input(
+        "preset", display_name="published profile", options=list(presets.CHOICES), default=presets.AUTO, optional=True,
+        tooltip="A profile made from published measurements of Wan, used if no profile is connected. auto takes the "
+        f"one that fits the model, with {' and '.join(BY_STRENGTH)}; where none fits, all heads get alike. none always"
+        " gives all alike. A profile that you measure is better.",
+    )  # fmt: skip
+
+
 def settings(
     method: str,
     keep: float,
@@ -73,8 +85,9 @@ def settings(
     minimum_tokens: int,
     if_slower: str,
     temperature: float = 1.0,
-    profile: SparseProfile | None = None,
+    profile: SparseProfile | DensityProfile | None = None,
     dense_mask: LayerMask | HeadMask | None = None,
+    preset: str = presets.AUTO,
 ) -> SparseConfig:
     """The node's inputs as `SparseConfig`; its percentages become shares, and a mask takes the text's place."""
     return SparseConfig(
@@ -88,6 +101,7 @@ def settings(
         first_frame=first_frame,
         minimum_tokens=minimum_tokens,
         if_slower=if_slower,
+        preset=preset,
     )
 
 
@@ -124,8 +138,11 @@ class SparseAttentionNode(TellingNode):
                     " 1 softer. A profile has its own temperatures.",
                 ),
                 sockets.SparseProfile.Input(
-                    "profile", optional=True, tooltip="How much each layer and head needs, from Sparsity Profile."
+                    "profile", optional=True,
+                    tooltip="How much each layer and head needs, from Sparsity Profile. It is used instead of a "
+                    "published profile."
                 ),
+                preset_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with sparse attention.")],
             hidden=[io.Hidden.unique_id],
@@ -137,7 +154,7 @@ class SparseAttentionNode(TellingNode):
         return readable(dense_layers)
 
     @classmethod
-    def execute(cls, model: Any, profile: SparseProfile | None = None, **inputs: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, profile: SparseProfile | DensityProfile | None = None, **inputs: Any) -> io.NodeOutput:
         editor, telling = SparseAttention(settings(profile=profile, **inputs)), Telling(cls.hidden.unique_id, _NAME)
         patched = attach_and_tell(model, editor, telling, lambda: editor.report.verdict())
         return io.NodeOutput(patched, ui=telling.ui)

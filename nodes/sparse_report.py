@@ -10,9 +10,11 @@ from comfy_api.latest import io
 
 from ..vdit_core import outcome
 from ..vdit_core.head_mask import HeadMask
-from ..vdit_core.hosts.comfy import signature
+from ..vdit_core.hosts.comfy import kind, signature
 from ..vdit_core.outcome import idle
 from ..vdit_core.selection import LayerMask
+from ..vdit_core.sparse import presets
+from ..vdit_core.sparse.density_profile import DensityProfile
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.quality import compare
 from . import images, sockets, sparse
@@ -45,6 +47,7 @@ class SparseReport(io.ComfyNode):
                     "profile", optional=True,
                     tooltip="A profile, which is compared with the same density spent alike on all heads."
                 ),
+                sparse.preset_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="side by side",
@@ -76,8 +79,9 @@ class SparseReport(io.ComfyNode):
         first_frame: bool,
         minimum_tokens: int,
         if_slower: str,
-        profile: SparseProfile | None = None,
+        profile: SparseProfile | DensityProfile | None = None,
         dense_mask: LayerMask | HeadMask | None = None,
+        preset: str = presets.AUTO,
         **sampling: Any,
     ) -> io.NodeOutput:
         images.need_matplotlib()
@@ -85,7 +89,9 @@ class SparseReport(io.ComfyNode):
         from ..vdit_core.sparse.pictures import pareto
 
         made = signature(model)
-        if profile is not None:
+        if profile is None:
+            profile = presets.chosen(preset, method, made, kind(model))
+        else:
             profile.check(made, method)
         videos, shares = Sampling(model, **sampling), _shares(keeps)
         telling = Telling(cls.hidden.unique_id, "Sparse Report")
@@ -106,6 +112,7 @@ class SparseReport(io.ComfyNode):
             minimum_tokens,
             if_slower,
             dense_mask=dense_mask,
+            preset=presets.NONE,  # one side of the comparison is spent alike
         )
         found = compare(videos.sample, videos.decode, settings, shares, profile, video_done)
         shown = [video.label for video in found.videos if video.density == shares[0]]

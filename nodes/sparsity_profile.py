@@ -11,8 +11,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vdit_core import outcome
-from ..vdit_core.hosts.comfy import signature
+from ..vdit_core.hosts.comfy import kind, signature
 from ..vdit_core.selection import Indices
+from ..vdit_core.sparse import presets
 from ..vdit_core.sparse.ablation import measure
 from ..vdit_core.sparse.calibration import Calibration, profile
 from ..vdit_core.sparse.config import SparseConfig
@@ -96,10 +97,11 @@ class SparsityProfile(io.ComfyNode):
         result = profile(local, keep / 100, None if found is None else found.weights(local), measured)
         layers = result.densities().mean(1)
         most, least = int(layers.argmax()), int(layers.argmin())
-        text = f"layer {most} gets {layers[most]:.0%}, layer {least} {layers[least]:.0%}"
-        ui = telling.tell(outcome.done(text), made)
+        said = f"layer {most} gets {layers[most]:.0%}, layer {least} {layers[least]:.0%}"
+        ui = telling.tell(outcome.done(said), made)
+        text = describe(result, found, presets.matching(made, kind(model)))
         shown = images.as_image(profile_picture(result, local, found))
-        return io.NodeOutput(result, shown, describe(result, found), ui=ui)
+        return io.NodeOutput(result, shown, text, ui=ui)
 
 
 def _videos(videos: Sampling, model: Any, method: str, level: float, at_once: int, telling: Telling) -> Any:

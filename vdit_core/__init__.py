@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .sinks.observer import SinkObserver
     from .sparse.calibration import Calibration
     from .sparse.config import SparseConfig
+    from .sparse.density_profile import DensityProfile
     from .sparse.profile import SparseProfile
     from .sparse.sparse_attention import SparseAttention
     from .transfer import LiveTransfer, Transfer, TransferConfig
@@ -51,6 +52,7 @@ _EXPORTS = {
     "sinks.observer": ("SinkObserver",),
     "sparse.calibration": ("Calibration",),
     "sparse.config": ("SparseConfig",),
+    "sparse.density_profile": ("DensityProfile",),
     "sparse.profile": ("SparseProfile",),
     "sparse.sparse_attention": ("SparseAttention",),
     "transfer": ("LiveTransfer", "Transfer", "TransferConfig"),
@@ -62,6 +64,7 @@ __all__ = [
     "AttentionStore",
     "Calibration",
     "Chain",
+    "DensityProfile",
     "Findings",
     "HeadMask",
     "Indices",

@@ -11,6 +11,9 @@ from comfyui import graphs
 from comfyui.server import PromptFailed, Result
 from PIL import Image
 
+from vdit_core.call import ModelSignature
+from vdit_core.sparse.density_profile import DensityProfile
+
 METHODS = ("block top-k", "block top-p", "window", "radial", "exact top-k", "exact top-p")
 
 
@@ -77,8 +80,10 @@ def test_a_profile_is_measured_saved_loaded_and_pays(server, stock):
     assert reports["load"] == "loaded exact top-k, 9 layers"
     (file,) = (server.base / "output" / "attention").glob("demo_*.json")
     assert json.loads(file.read_text())["measured"]["steps"] == 3
+    assert reports["sparse"].endswith(", spent by the measured profile")
     text = said(result, "say")
     assert text.startswith("Method exact top-k, 30% of the maps on average.")
+    assert "No published profile fits this model." in text
     assert len(re.findall(r"^\| \d \|", text, re.MULTILINE)) == 9
     (picture,) = (server.base / "output" / "sparsity").glob("figure_*.png")
     with Image.open(picture) as shown:
@@ -156,6 +161,50 @@ def test_what_cannot_be_meant_is_named(server, changes, message):
 def test_a_profile_for_another_method_is_refused_before_sampling(server):
     graph = graphs.sparsely(method="window", profile=["profile", 0]) | {"profile": graphs.sparsity_profile()}
     with pytest.raises(PromptFailed, match="measured for the method 'exact top-k', not 'window'"):
+        server.run(graph)
+
+
+def test_auto_spends_alike_where_no_published_profile_fits(server):
+    """Prompts of before have no such input."""
+    auto, none, before = (
+        server.run(graphs.sparsely(**changes)) for changes in ({"preset": "auto"}, {"preset": "none"}, {})
+    )
+    assert torch.equal(auto.latents["save"], none.latents["save"])
+    assert torch.equal(before.latents["save"], none.latents["save"])
+    for result in (auto, none, before):
+        assert "spent" not in result.reports()["sparse"]
+        assert result.reports()["sparse"].startswith("computed 30% of all maps (54 of 54 calls at 30%)")
+
+
+def test_a_published_profile_of_another_shape_is_refused_before_sampling(server, stock):
+    message = "of Wan2.1 14B T2V is of a model of 40 layers x 40 heads x 128; this one has 9 layers x 2 heads"
+    with pytest.raises(PromptFailed, match=re.escape(message)):
+        server.run(graphs.sparsely(preset="Wan2.1 14B T2V"))
+    with pytest.raises(PromptFailed, match="Wan3"):
+        server.run(graphs.sparsely(preset="Wan3"))
+
+
+def test_a_density_profile_is_loaded_used_and_saved_again(server):
+    """Of a file that `vdit sparsity import` may have written; a connected profile is used instead of a preset."""
+    needed = tuple((0.02 * (layer + 1), 0.05 * (layer + 1)) for layer in range(9))
+    profile = DensityProfile(ModelSignature(9, 2, 128), needed, name="the demo model", measured={"by": "nobody"})
+    folder = server.base / "input" / "attention"
+    folder.mkdir(parents=True, exist_ok=True)
+    profile.save(folder / "needs.json")
+    graph = graphs.sparsely(profile=["load", 0], preset="Wan2.1 14B T2V") | {
+        "load": graphs.node("VDiT_LoadSparsityProfile", file="attention/needs.json [input]"),
+        "keep": graphs.node("VDiT_SaveSparsityProfile", profile=["load", 0], filename_prefix="needs"),
+    }
+    result = server.run(graph)
+    reports = result.reports()
+    assert reports["load"] == "loaded densities of the demo model, 9 layers"
+    assert reports["sparse"].startswith("computed 30% of all maps (54 of 54 calls at 30%)")
+    assert reports["sparse"].endswith(", spent by the profile of the demo model")
+    assert not torch.equal(result.latents["save"], server.run(graphs.sparsely()).latents["save"])
+    (file,) = (server.base / "output" / "attention").glob("needs_*.json")
+    assert DensityProfile.load(file) == profile
+    graph["sparse"]["inputs"]["method"] = "window"
+    with pytest.raises(PromptFailed, match="nothing of the method 'window'"):
         server.run(graph)
 
 

@@ -56,6 +56,7 @@ def test_pictures_and_a_video_are_written(measured):
         (["--keeps", "30,130"], "130 is not a percentage"),
         (["--method", "block top-p", "--local-only"], "'block top-p' is not measured"),
         (["report", "--profile", "none.json"], "There is no sparsity profile at none.json"),
+        (["report", "--profile", "Wan2.1 14B T2V"], "of 40 layers x 40 heads x 128; this one has 9 layers x 2 heads"),
     ],
 )
 def test_what_cannot_be_meant_is_named(tmp_path, capsys, arguments, says):

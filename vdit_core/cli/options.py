@@ -40,7 +40,7 @@ def make_folder(folder: Path) -> None:
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Where and how the demo model samples."""
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default=parser.argument_default or "cpu", help="cpu or cuda")
     parser.add_argument("--steps", type=positive, help="sampling steps")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance scale")
 

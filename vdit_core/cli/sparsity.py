@@ -8,24 +8,47 @@ from pathlib import Path
 from typing import Any
 
 from . import options as shared
+from . import sparsity_import
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser("sparsity", help="how sparse which layers can be, on the demo model")
-    parser.add_argument(
-        "what", nargs="?", choices=("profile", "report"), default="profile",
-        help="profile: measure what each head tolerates; report: videos and quality over density",
+    """`vdit sparsity` alone is `vdit sparsity profile`; options may stand before and behind the word.
+
+    So only the outer parser has defaults: the inner one's would take the place of what was given before the word.
+    """
+    parser = commands.add_parser(
+        "sparsity", help="how sparse which layers can be, on the demo model", argument_default=argparse.SUPPRESS
+    )
+    _add_options(parser)
+    parser.set_defaults(
+        command=run, what="profile", method="exact top-k", keep=30, keeps="70,50,30,20,10", local_only=False,
+        profile=None, prompt="A car is driving on the highway", seed=1, out=Path("out/sparsity"), device="cpu",
+        steps=None, guidance=None,
     )  # fmt: skip
-    parser.add_argument("--method", default="exact top-k", help="a pattern of blocks, or 'exact top-k', the reference")
-    parser.add_argument("--keep", type=float, default=30, metavar="PERCENT", help="of all maps, on average")
-    parser.add_argument("--keeps", default="70,50,30,20,10", metavar="PERCENTS", help="of the report's videos")
+    kinds = parser.add_subparsers(metavar="WHAT")
+    for what, meaning in (
+        ("profile", "measure what each head tolerates (default)"),
+        ("report", "videos and quality over density"),
+    ):
+        one = kinds.add_parser(what, help=meaning, argument_default=argparse.SUPPRESS)
+        _add_options(one)
+        one.set_defaults(what=what)
+    sparsity_import.add(kinds)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", help="a pattern of blocks, or 'exact top-k', the reference")
+    parser.add_argument("--keep", type=float, metavar="PERCENT", help="of all maps, on average")
+    parser.add_argument("--keeps", metavar="PERCENTS", help="of the report's videos")
     parser.add_argument("--local-only", action="store_true", help="measure from one dense run, without further videos")
-    parser.add_argument("--profile", type=Path, help="the report's; default: what `vdit sparsity` wrote to --out")
-    parser.add_argument("--prompt", default="A car is driving on the highway")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=Path("out/sparsity"))
+    parser.add_argument(
+        "--profile", metavar="FILE",
+        help="the report's, or the name of a published one; default: what `vdit sparsity` wrote to --out",
+    )  # fmt: skip
+    parser.add_argument("--prompt")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--out", type=Path)
     shared.add_sampling(parser)
-    parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -59,6 +82,7 @@ def _profile(options: argparse.Namespace, model: Any, sampling: dict[str, Any], 
 
     from ..atomic import whole_file
     from ..demo import sparsity as demo
+    from ..sparse import presets
     from ..sparse.calibration import profile
     from ..sparse.describe import describe
     from ..sparse.pictures import profile_picture
@@ -78,7 +102,7 @@ def _profile(options: argparse.Namespace, model: Any, sampling: dict[str, Any], 
     made.save(options.out / "profile.json")
     with whole_file(options.out / "profile.png") as part:
         profile_picture(made, local, found).save(part)
-    print(describe(made, found))
+    print(describe(made, found, presets.matching(made.model)))
     return ["profile.json", "profile.png"]
 
 
@@ -90,11 +114,14 @@ def _report(options: argparse.Namespace, model: Any, sampling: dict[str, Any], k
     from ..demo import sparsity as demo
     from ..demo.sweep import decode
     from ..reporting.video import side_by_side, write_mp4
+    from ..sparse import presets
     from ..sparse.pictures import pareto
-    from ..sparse.profile import SparseProfile
+    from ..sparse.profile_file import load_profile
     from ..sparse.quality import compare
 
-    chosen = SparseProfile.load(options.profile or options.out / "profile.json")
+    published = options.profile in presets.NAMES
+    file = Path(options.profile or options.out / "profile.json")
+    chosen = presets.load(options.profile) if published else load_profile(file)
     chosen.check(demo.signature(model), options.method)
     with torch.no_grad(), tqdm(total=1 + 2 * len(keeps), unit="video", desc="sampling") as bar:
         quality = compare(

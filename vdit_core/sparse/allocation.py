@@ -4,7 +4,10 @@ To first order the damages of heads add up. So, with e_h(d) the measured error o
 
     minimise sum_h e_h(d_h)   with   mean_h d_h = density
 
-which the lower convex hulls of the e_h solve exactly: the steepest pieces are bought first.
+which the lower convex hulls of the e_h solve exactly: the steepest pieces are bought first (`allocate`).
+
+Where only the density n_h is known that a head needs for a given mass, each gets the same multiple of it
+(`proportional`): d_h = c n_h, within bounds.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 _STEP = 0.005  # of density
+_SMALLEST_NEED = 1e-4  # a smaller need is that much: figures have four decimals
 
 
 def allocate(errors: np.ndarray, levels: np.ndarray, density: float) -> np.ndarray:
@@ -40,6 +44,29 @@ def allocate(errors: np.ndarray, levels: np.ndarray, density: float) -> np.ndarr
         if budget <= 0:
             break
     return densities
+
+
+def proportional(needed: np.ndarray, density: float, least: float) -> np.ndarray:
+    """The density of each head, float64, of the shape of `needed`: the same multiple of its need, at least `least` and
+    at most 1, and so that the mean is `density`.
+
+    Args:
+        needed: float (heads,) or any shape, within 0..1. density: the mean of all densities. least: within 0..1.
+
+    If `density` is too little for the least, all heads get the same.
+    """
+    if density >= 1:
+        return np.ones(needed.shape)
+    if density <= least:
+        return np.full(needed.shape, max(0.0, density))
+    needed = np.maximum(needed, _SMALLEST_NEED)
+    low, high = 0.0, 1 / _SMALLEST_NEED  # at the latter all are whole
+    while low < (middle := (low + high) / 2) < high:  # until floats are used up
+        if np.clip(middle * needed, least, 1).mean() < density:
+            low = middle
+        else:
+            high = middle
+    return np.clip(high * needed, least, 1)
 
 
 def _curve(errors: np.ndarray, levels: np.ndarray, grid: np.ndarray) -> np.ndarray:

@@ -19,10 +19,23 @@ class BlockMask:
         `kv_num_blocks` count. Every list begins with the last key block, the one that may hold fewer tokens: so a
         kernel can treat it apart.
     kv_num_blocks: int32 (batch, heads, query blocks). Batch and heads may be 1 where all are alike.
+    loads: (batch, heads), how many blocks each map has, on any device; None where all have equally many.
     """
 
     kv_indices: Tensor
     kv_num_blocks: Tensor
+    loads: Tensor | None = None
+
+    def heaviest_first(self, rows: int, heads: int) -> Tensor:
+        """The maps of a call, those with the most blocks first: int32 (rows x heads,), where the lists are.
+
+        A kernel that begins with the dense heads isn't left waiting for one of them at the end.
+        """
+        device = self.kv_indices.device
+        if self.loads is None:
+            return torch.arange(rows * heads, dtype=torch.int32, device=device)
+        order = self.loads.expand(rows, heads).flatten().argsort(descending=True, stable=True)
+        return _sent(order.int(), device)
 
     def density(self, key_blocks: int) -> Tensor:
         """The share of blocks that is computed, float32 (heads,), where the lists are."""
@@ -48,16 +61,17 @@ def top_k(scores: Tensor, share: Tensor, always: Tensor) -> BlockMask:
     first, kept = _leading(always, device), _sent(always, device)
     counts = (share * total).round().clamp(min=len(first), max=total).int().expand(scores.shape[:2])
     most, alike = int(counts.max()), bool((counts == counts[0, 0]).all())
+    loads = None if alike else counts
     counts = _sent(counts, device)
     if triton_works(device):
         from ..attention.triton import topk  # imports Triton
 
         if total <= topk.MAX_KEYS:
             blocks = topk.select(scores, kept, first, counts, most)
-            return BlockMask(blocks, counts[..., None].expand(scores.shape[:-1]))
+            return BlockMask(blocks, counts[..., None].expand(scores.shape[:-1]), loads)
     free = scores.masked_fill(kept, float("-inf"))
     found = free.topk(most - len(first), dim=-1, sorted=not alike).indices.int()
-    return BlockMask(_joined(first, found), counts[..., None].expand(scores.shape[:-1]))
+    return BlockMask(_joined(first, found), counts[..., None].expand(scores.shape[:-1]), loads)
 
 
 def top_p(weights: Tensor, mass: Tensor, always: Tensor) -> BlockMask:
@@ -75,7 +89,7 @@ def top_p(weights: Tensor, mass: Tensor, always: Tensor) -> BlockMask:
     before = held + falling.cumsum(-1) - falling
     counts = (before < mass.to(weights.device)[..., None, None]).sum(-1)
     most = int(counts.max()) if counts.numel() else 0
-    return BlockMask(_joined(first, order[..., :most].int()), (counts + len(first)).int())
+    return BlockMask(_joined(first, order[..., :most].int()), (counts + len(first)).int(), counts.sum(-1))
 
 
 def with_dense_queries(lists: BlockMask, dense: Tensor, key_blocks: int) -> BlockMask:
@@ -86,7 +100,9 @@ def with_dense_queries(lists: BlockMask, dense: Tensor, key_blocks: int) -> Bloc
     every = torch.arange(key_blocks, dtype=torch.int32, device=dense.device).roll(1)
     blocks = F.pad(lists.kv_indices, (0, key_blocks - lists.kv_indices.shape[-1]))
     return BlockMask(
-        torch.where(dense[:, None], every, blocks), torch.where(dense, key_blocks, lists.kv_num_blocks).int()
+        torch.where(dense[:, None], every, blocks),
+        torch.where(dense, key_blocks, lists.kv_num_blocks).int(),
+        lists.loads,
     )
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from ..call import Run
 from ..head_mask import HeadMask, head_strengths
 from ..selection import LayerMask
+from . import presets
+from .density_profile import DensityProfile
 from .methods import METHODS
 from .profile import SparseProfile
 
@@ -26,6 +28,8 @@ class SparseConfig:
     density: the share of each map that is computed, from 0 to 1; for top-p methods the mass to be reached. 1 is the
         stock result, bit for bit. With a profile it is the mean over layers and heads.
     profile: how the density is spent on layers and heads.
+    preset: which published profile spends it if there is no `profile`, one of `presets.CHOICES`: a name, "none", or
+        "auto", the one that fits the model, if any does and the method is one of `methods.BY_STRENGTH`.
     dense_layers: layers, or heads of them, that are computed whole; at a strength s below 1, that part of the way from
         density to whole.
     dense_first, dense_last: the share of the steps, from 0 to 1, that are computed whole.
@@ -40,7 +44,7 @@ class SparseConfig:
 
     method: str = "block top-k"
     density: float = 0.3
-    profile: SparseProfile | None = None
+    profile: SparseProfile | DensityProfile | None = None
     dense_layers: LayerMask | HeadMask = field(default_factory=lambda: LayerMask("none"))
     dense_first: float = 0.1
     dense_last: float = 0.0
@@ -48,12 +52,15 @@ class SparseConfig:
     first_frame: bool = False
     minimum_tokens: int = 4096
     if_slower: str = "dense"
+    preset: str = presets.NONE
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"There is no method {self.method!r}; the methods are {', '.join(METHODS)}.")
         if self.if_slower not in IF_SLOWER:
             raise ValueError(f"if_slower is {self.if_slower!r}; it is {' or '.join(IF_SLOWER)}.")
+        if self.preset not in presets.CHOICES:
+            raise ValueError(f"There is no preset {self.preset!r}; the presets are {', '.join(presets.CHOICES)}.")
         for name in ("density", "dense_first", "dense_last"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1.")
@@ -65,12 +72,12 @@ class SparseConfig:
 
         Raises:
             SelectionError: if a dense layer or head is out of range.
-            ProfileError: if the profile is of another model or method.
+            ProfileError: if the profile, or the preset that is named, is of another model or method.
         """
         layers, heads = run.model.layers, run.model.heads
         density, temperature = (torch.full((layers, heads), value) for value in (self.density, self.temperature))
-        if (profile := self.profile) is not None:
-            profile.check(run.model, self.method)
+        profile, spent_by = self._profile(run)
+        if profile is not None:
             densities = profile.densities(self.density)
             density = torch.from_numpy(densities).float()
             temperature = temperature * torch.from_numpy(profile.temperatures(densities)).float()
@@ -78,7 +85,15 @@ class SparseConfig:
             density[layer] += torch.tensor(of_heads) * (1 - density[layer])
         temperature[density >= 1] = 1.0
         first, last = (math.ceil(share * run.steps - 1e-9) for share in (self.dense_first, self.dense_last))
-        return ResolvedSparse(density, temperature, frozenset(range(first, run.steps - last)))
+        return ResolvedSparse(density, temperature, frozenset(range(first, run.steps - last)), spent_by)
+
+    def _profile(self, run: Run) -> tuple[SparseProfile | DensityProfile | None, str]:
+        """What spends the density in a run, and how it is told."""
+        if self.profile is not None:
+            self.profile.check(run.model, self.method)
+            return self.profile, f"the {self.profile.title}"
+        found = presets.chosen(self.preset, self.method, run.model, run.kind, run.sigmas)
+        return found, "" if found is None else f"the published {found.title}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +101,13 @@ class ResolvedSparse:
     """What a `SparseConfig` means in one run.
 
     density: float32 (layers, heads), or (samples, layers, heads). temperature: float32 (layers, heads).
-    steps: those that are not dense.
+    steps: those that are not dense. spent_by: the profile that spends the density, "" if it is spent alike.
     """
 
     density: Tensor
     temperature: Tensor
     steps: frozenset[int]
+    spent_by: str = ""
 
     def sparse_layers(self) -> frozenset[int]:
         """The layers of which anything is left out, or whose map another temperature changes."""

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 
 from ..reporting.tables import markdown
 from .ablation import LayerAblation
+from .density_profile import DensityProfile
 from .profile import SparseProfile
+from .profile_comparison import beside_published
 
 
-def describe(profile: SparseProfile, found: LayerAblation | None = None) -> str:
-    """A few sentences and a table (Markdown)."""
+def describe(
+    profile: SparseProfile, found: LayerAblation | None = None, published: DensityProfile | None = None
+) -> str:
+    """A few sentences and a table (Markdown). published: the preset that fits the model."""
     densities = profile.densities()
     means = densities.mean(1)
     falling = sorted(range(len(means)), key=lambda layer: -means[layer])
@@ -31,7 +35,7 @@ def describe(profile: SparseProfile, found: LayerAblation | None = None) -> str:
         spared = "; ".join(f"{case.label} {case.quality.psnr:.1f}" for case in found.all_but)
         everything = f"all layers masked {found.everything.quality.psnr:.1f} dB"
         text += f" In the video, {found.level:.0%} kept: {everything}; {spared} dB."
-    return f"{text}\n\n{markdown(heads, rows)}"
+    return f"{text}\n\n{beside_published(profile, published)}\n\n{markdown(heads, rows)}"
 
 
 def _percent(row: Iterable[float]) -> str:

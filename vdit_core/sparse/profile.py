@@ -8,6 +8,7 @@ density "keep", and its methods otherwise (`methods.RENAMED`).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,16 @@ class SparseProfile:
                 "measure a profile for this one."
             )
 
+    @property
+    def label(self) -> str:
+        """What it is, in a few words."""
+        return self.method
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return "measured profile"
+
     def __str__(self) -> str:
         return f"SparseProfile({self.method}, density {self.density:.0%}, {self.model})"
 
@@ -122,7 +133,7 @@ class SparseProfile:
                 levels=tuple(map(number, found["levels"])),
                 errors=_tables(found["errors"]),
                 temperature=_tables(found["temperature"]),
-                measured={str(key): _plain(value) for key, value in found["measured"].items()},
+                measured=plain_fields(found["measured"]),
             )
         except UNREADABLE as error:
             what = f"{type(error).__name__}: {error}" if not isinstance(error, ProfileError) else str(error)
@@ -136,14 +147,18 @@ class SparseProfile:
     @classmethod
     def load(cls, path: Path) -> SparseProfile:
         """Raises ProfileError, or FileNotFoundError if there is no file."""
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no sparsity profile at {path}.")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            text = ""
-        return cls.from_json(text, str(path))
+        return cls.from_json(text_of(path), str(path))
+
+
+def text_of(path: Path) -> str:
+    """A profile's file as text, "" if it is none. Raises FileNotFoundError if there is no file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no sparsity profile at {path}.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
 
 
 def _of_version_1(found: dict[str, Any]) -> dict[str, Any]:
@@ -161,7 +176,9 @@ def _tables(value: Any) -> tuple[Table, ...]:
     return tuple(tuple(tuple(map(number, head)) for head in layer) for layer in value)
 
 
-def _plain(value: Any) -> str | int | float:
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"{value!r} is not text or a number")
-    return value
+def plain_fields(values: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """A mapping to texts and numbers. Raises ValueError naming a value that is neither."""
+    for value in values.values():
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"{value!r} is not text or a number")
+    return {str(key): value for key, value in values.items()}

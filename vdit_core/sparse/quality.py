@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import metrics
 from ..reporting.tables import markdown
 from .config import SparseConfig
+from .density_profile import DensityProfile
 from .profile import SparseProfile
 from .sparse_attention import SparseAttention
 
@@ -88,7 +89,7 @@ def compare(
     decode: Callable[[Tensor], Tensor],
     config: SparseConfig,
     densities: Sequence[float],
-    profile: SparseProfile | None = None,
+    profile: SparseProfile | DensityProfile | None = None,
     on_video: Callable[[], None] | None = None,
 ) -> Comparison:
     """Sample the dense video, then one for each density without the profile, and one with it if there is one.

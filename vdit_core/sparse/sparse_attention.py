@@ -43,7 +43,7 @@ class SparseReport:
     """What a run did. calls count layer x step x branch; steps and layers that were to be dense are not among them.
 
     density: of the sparse calls, mean. seconds: of these calls; dense_seconds: what they would have taken dense.
-    why_dense: why calls that were to be sparse were not, or None.
+    why_dense: why calls that were to be sparse were not, or None. spent_by: the profile that spent the density, or "".
     """
 
     sparse: int = 0
@@ -54,6 +54,7 @@ class SparseReport:
     dense_seconds: float = 0.0
     kernel: str = ""
     why_dense: str | None = None
+    spent_by: str = ""
 
     def verdict(self) -> Verdict:
         """What a user is told: good only if all that was to be sparse was."""
@@ -83,6 +84,8 @@ class SparseReport:
                 if ratio >= 1
                 else f"{ratio:.2f}x as fast as dense"
             )
+        if self.sparse and self.spent_by:
+            text += f", spent by {self.spent_by}"
         return f"{text}; {self.why_dense}" if self.why_dense else text
 
 
@@ -124,11 +127,11 @@ class SparseAttention(Interceptor):
             shape = (run.samples, run.model.layers, run.model.heads)
             if tuple(self.densities.shape) != shape:
                 raise ValueError(f"The densities have shape {tuple(self.densities.shape)}; this run needs {shape}.")
-            places = replace(places, density=self.densities)
+            places = replace(places, density=self.densities, spent_by="")
         self._places, self._layers, self._seen = places, places.sparse_layers(), []
         self._told.clear()
         self._came.clear()
-        self._run, self._report = run, SparseReport()
+        self._run, self._report = run, SparseReport(spent_by=places.spent_by)
         self._count()
 
     def wants(self, site: Site) -> bool:

@@ -7,9 +7,9 @@ OUTER_SAMPLE opens a session for each sampling run and closes it however the run
 override into the options of each model call, outermost, and hands what is not ours to the override that was there.
 """
 
-from .attach import attach, fills_text, grid, signature
+from .attach import attach, fills_text, grid, kind, signature
 from .errors import HostError, NotReached
 from .footage import FootageGuider
 from .outcome import Outcome
 
-__all__ = ["FootageGuider", "HostError", "NotReached", "Outcome", "attach", "fills_text", "grid", "signature"]
+__all__ = ["FootageGuider", "HostError", "NotReached", "Outcome", "attach", "fills_text", "grid", "kind", "signature"]

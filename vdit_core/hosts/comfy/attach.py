@@ -79,6 +79,16 @@ def signature(model: Any) -> ModelSignature:
     return family.signature_of(network)
 
 
+def kind(model: Any) -> str:
+    """What tells a MODEL apart from others of its signature, as `Run.kind`.
+
+    Raises:
+        HostError: as `signature`.
+    """
+    network, family = _known(model)
+    return family.kind_of(network)
+
+
 def grid(model: Any, samples: Tensor) -> TokenGrid:
     """How the tokens of a video lie, without what prompts may add. samples: its latents, (videos, channels, frames,
     height, width).

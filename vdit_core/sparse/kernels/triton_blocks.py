@@ -1,7 +1,8 @@
-"""Block-sparse attention by a Triton kernel."""
+"""Block-sparse attention by a Triton kernel, with queries and keys in half precision or as int8."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,52 +11,109 @@ import triton.language as tl
 from torch import Tensor
 
 from ...attention.triton import triton_works
-from ...attention.triton.online_softmax import NOTHING, advance, softmax_scale
+from ...attention.triton.online_softmax import NOTHING, softmax_scale
 from ..block_mask import BlockMask
 from ..tiled import Tiled
+
+try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+except ImportError:  # a Triton of before it
+    TensorDescriptor = None
+
+#: Scores, as powers of 2, of which neither a weight nor a sum of them leaves float32's range: no maximum is needed.
+_SAFE = tl.constexpr(100.0)
+#: Which programs a launch computes: all; those whose scores are safe, by a loop without maxima; or the others.
+ALL, SAFE, UNSAFE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+_PARTS = tl.constexpr(8)  # a row's mass is summed in so many parts: threads exchange nothing until the end
+
+
+@triton.jit
+def _block(k_ptr, v_ptr, k_tiles, v_tiles, at, first, DIM: tl.constexpr, KEYS: tl.constexpr, TMA: tl.constexpr):
+    if TMA:
+        k, v = k_tiles.load([at + first, 0]), v_tiles.load([at + first, 0])
+    else:
+        place = (first + tl.arange(0, KEYS))[:, None] * DIM + tl.arange(0, DIM)
+        k, v = tl.load(k_ptr + place), tl.load(v_ptr + place)
+    return k, v
+
+
+@triton.jit
+def _scores(q, k, key_scale_ptr, first, tokens, KEYS: tl.constexpr, INT8: tl.constexpr):
+    """Products of queries and keys, without the queries' scales; keys behind the last token are left out."""
+    place = first + tl.arange(0, KEYS)
+    beyond = tl.where(place < tokens, 0.0, NOTHING)
+    score = tl.dot(q, tl.trans(k)).to(tl.float32)
+    if INT8:
+        score = score * tl.load(key_scale_ptr + place)[None, :] + beyond[None, :]
+    else:
+        score += beyond[None, :]
+    return score
 
 
 @triton.jit
 def _attend(
-    q_ptr, k_ptr, v_ptr, out_ptr, permutation_ptr, blocks_ptr, counts_ptr, scale_ptr,
+    q_ptr, k_ptr, v_ptr, out_ptr, k_tiles, v_tiles, permutation_ptr, order_ptr, blocks_ptr, counts_ptr,
+    scale_ptr, q_scale_ptr, k_scale_ptr, q_norm_ptr, k_norm_ptr,
     out_row, out_head, out_token, list_row, list_head, list_block, count_row, count_head, count_block,
-    heads, tokens, places, missing,
+    heads, query_blocks, tokens, places,
     DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr,
+    INT8: tl.constexpr, WHICH: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
-    block, map = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    program = tl.program_id(0)
+    map, block = tl.load(order_ptr + program // query_blocks).to(tl.int64), program % query_blocks
     row, head = map // heads, map % heads
-    q_ptr += map * places * DIM
     k_ptr += map * places * DIM
     v_ptr += map * places * DIM
-    dims, lanes = tl.arange(0, DIM), tl.arange(0, KEYS)
-    place = block * QUERIES + tl.arange(0, QUERIES)
-    q = tl.load(q_ptr + place[:, None] * DIM + dims)
+    k_scale_ptr += map * places
+    dims, place = tl.arange(0, DIM), block * QUERIES + tl.arange(0, QUERIES)
+    q = tl.load(q_ptr + map * places * DIM + place[:, None] * DIM + dims)
     scale = tl.load(scale_ptr + map)
+    scales = tl.zeros((QUERIES,), tl.float32) + scale
+    if INT8:
+        scales *= tl.load(q_scale_ptr + map * places + place)
     list_ptr = blocks_ptr + row * list_row + head * list_head + block * list_block
     count = tl.load(counts_ptr + row * count_row + head * count_head + block * count_block)
-    highest = tl.full((QUERIES,), NOTHING, tl.float32)
-    mass = tl.zeros((QUERIES,), tl.float32)
+    at = (map * places).to(tl.int32)  # of this map, in all maps' keys
+    if WHICH != ALL:
+        largest = tl.max(tl.load(q_norm_ptr + map * places + place), 0) * tl.load(k_norm_ptr + map) * scale
+        if WHICH == SAFE:
+            count = tl.where(largest <= _SAFE, count, 0)
+        else:
+            count = tl.where(largest <= _SAFE, 0, count)
     total = tl.zeros((QUERIES, DIM), tl.float32)
+    parts = tl.zeros((QUERIES, _PARTS), tl.float32)
+    highest = tl.full((QUERIES,), NOTHING, tl.float32)
     for i in tl.range(0, count, num_stages=STAGES):
-        at = tl.load(list_ptr + i) * KEYS + lanes
-        k = tl.load(k_ptr + at[:, None] * DIM + dims)
-        highest, mass, shrink, _, weight = advance(tl.dot(q, tl.trans(k)), highest, mass, scale)
-        v = tl.load(v_ptr + at[:, None] * DIM + dims)
-        total = tl.dot(weight.to(v.dtype), v, total * shrink[:, None])
-    # Every list has the last block. Keys missing there repeat the last token, over values of 0: all they add is mass.
-    last = tl.load(k_ptr + (tokens - 1) * DIM + dims).to(tl.float32)
-    mass -= missing * tl.exp2(tl.sum(q.to(tl.float32) * last[None, :], 1) * scale - highest)
-    inside = place < tokens
+        first = tl.load(list_ptr + i) * KEYS
+        k, v = _block(k_ptr, v_ptr, k_tiles, v_tiles, at, first, DIM, KEYS, TMA)
+        score = _scores(q, k, k_scale_ptr, first, tokens, KEYS, INT8)
+        if WHICH == SAFE:
+            weight = tl.exp2(score * scales[:, None])
+        else:
+            higher = tl.maximum(highest, tl.max(score, 1) * scales)
+            weight = tl.exp2(score * scales[:, None] - higher[:, None])
+            shrink = tl.exp2(highest - higher)
+            highest = higher
+            parts *= shrink[:, None]
+            total *= shrink[:, None]
+        parts += tl.sum(tl.reshape(weight, (QUERIES, KEYS // _PARTS, _PARTS)), 1)
+        total = tl.dot(weight.to(v.dtype), v, total)
+    inside = (place < tokens) & (count > 0)  # every list has a block: another launch computes the others
     token = tl.load(permutation_ptr + place, mask=inside, other=0).to(tl.int64)
     out_ptr += row * out_row + head * out_head
-    out = (total / mass[:, None]).to(out_ptr.dtype.element_ty)
+    out = (total / tl.sum(parts, 1)[:, None]).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + token[:, None] * out_token + dims, out, mask=inside[:, None])
 
 
 class TritonBlocks:
-    """NVIDIA GPUs of compute capability 8.0 and up, with Triton; half quantization, heads 64 or 128 wide."""
+    """NVIDIA GPUs of compute capability 8.0 and up, with Triton; half precision, heads 64 or 128 wide.
 
-    name = "Triton blocks"
+    int8: whether it wants queries and keys so (`tile`): half the bytes and twice the rate of their product.
+    """
+
+    def __init__(self, int8: bool = False) -> None:
+        self.int8 = int8
+        self.name = "Triton blocks, int8" if int8 else "Triton blocks"
 
     def refuses(self, q: Tensor) -> str | None:
         if q.dtype not in (torch.float16, torch.bfloat16) or q.shape[-1] not in (64, 128):
@@ -64,20 +122,43 @@ class TritonBlocks:
 
     def __call__(self, call: Tiled, mask: BlockMask, sharpness: Tensor) -> Tensor:
         tiles, (rows, heads, places, dim) = call.tiles, call.q.shape
-        values = call.v.split(dim, dim=-1)
-        tokens = tiles.grid.tokens
-        missing = -tokens % tiles.keys  # of the last block
-        out = call.v.new_empty(rows, tokens, heads, call.v.shape[-1]).transpose(1, 2)  # as hosts join heads
-        scale = (sharpness * (softmax_scale(dim))).expand(rows, heads).contiguous()
+        assert call.lengths is not None
+        out = call.v.new_empty(rows, tiles.grid.tokens, heads, call.v.shape[-1]).transpose(1, 2)  # as hosts join heads
+        scale = (sharpness * softmax_scale(dim)).expand(rows, heads).contiguous()
         blocks, counts = (x.expand(rows, heads, *x.shape[2:]) for x in (mask.kv_indices, mask.kv_num_blocks))
-        # Tuned on an H100. Two stages fit the shared memory of a desktop GPU (99 KiB), three that of a larger one.
-        device: Any = torch.cuda.get_device_properties(call.q.device)
-        stages = 3 if device.shared_memory_per_block_optin >= 2 * dim * (tiles.queries + 2 * 3 * tiles.keys) else 2
+        lengths, scales = call.lengths, call.scales
+        of_q, of_k = (lengths.queries,) * 2 if scales is None else (scales.queries, scales.keys)
+        # Where weights have float32's range, most programs need no maxima; the few others are launched after them.
+        launches = (SAFE, UNSAFE) if call.v.dtype == torch.bfloat16 else (ALL,)
         with torch.cuda.device_of(call.q):
-            for value, part in zip(values, out.split(dim, dim=-1), strict=True):
-                _attend[(tiles.query_blocks, rows * heads)](
-                    call.q, call.k, value.contiguous(), part, tiles.permutation, blocks, counts, scale,
-                    *part.stride()[:3], *blocks.stride()[:3], *counts.stride(), heads, tokens, places, missing,
-                    DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, STAGES=stages, num_warps=4, num_stages=stages,
-                )  # fmt: skip
+            for value, part in zip(call.v.split(dim, dim=-1), out.split(dim, dim=-1), strict=True):
+                value = value.contiguous()
+                for which in launches:
+                    options = _options(call.q.device, call.scales is not None, which == SAFE, dim, tiles.keys)
+                    tiled = (call.k, value)
+                    if options["TMA"]:
+                        tiled = tuple(TensorDescriptor.from_tensor(x.view(-1, dim), [tiles.keys, dim]) for x in tiled)
+                    _attend[(tiles.query_blocks * rows * heads,)](
+                        call.q, call.k, value, part, *tiled, tiles.permutation, mask.heaviest_first(rows, heads),
+                        blocks, counts, scale, of_q, of_k, lengths.queries, lengths.longest_key,
+                        *part.stride()[:3], *blocks.stride()[:3], *counts.stride(),
+                        heads, tiles.query_blocks, tiles.grid.tokens, places,
+                        DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, INT8=scales is not None, WHICH=which, **options,
+                    )  # fmt: skip
         return out
+
+
+@lru_cache
+def _options(device: torch.device, int8: bool, safe: bool, dim: int, keys: int) -> dict[str, Any]:
+    """How a kernel is compiled. Tuned on an H100; for other GPUs chosen so that nothing spills out of registers."""
+    about: Any = torch.cuda.get_device_properties(device)
+    tma = about.major >= 9 and TensorDescriptor is not None and keys >= 8
+    if about.major != 9 or dim != 128:
+        # Two stages fit the shared memory of a desktop GPU (99 KiB), three that of a larger one.
+        stages = 3 if about.shared_memory_per_block_optin >= 2 * dim * (128 + 2 * 3 * keys) else 2
+        return {"num_warps": 8 if dim == 128 else 4, "num_stages": stages, "STAGES": stages, "TMA": tma}
+    if int8:
+        return {"num_warps": 4, "num_stages": 4, "STAGES": 4, "TMA": tma}
+    if safe:  # its registers just fit two programs of eight warps
+        return {"num_warps": 8, "num_stages": 3, "STAGES": 3, "TMA": tma, "maxnreg": 128}
+    return {"num_warps": 4, "num_stages": 3, "STAGES": 3, "TMA": tma}
