@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..attention.reference import rows
 from ..call import TokenGrid
+from ..recording.store import Header
+from ..sparse import presets
 from .observer import Observed
 from .sampling import sample
 from .wanted import Wanted
@@ -30,6 +32,12 @@ class Published:
 
     name: str
     needed: np.ndarray
+
+    @classmethod
+    def of(cls, header: Header) -> Published | None:
+        """The one that fits a recording's model, of the mass that is counted here; None if there is none."""
+        found = presets.matching(header.model, header.kind, header.sigmas)
+        return None if found is None or found.mass != Wanted.mass else cls(found.name, found.table())
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vdit_core.call import TokenGrid
+from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.maps.needed import NeededKeys, Published, needed_keys, rank_correlation, ranking
 from vdit_core.maps.statistics import map_statistics
 from vdit_core.maps.wanted import Wanted
+from vdit_core.recording.store import Header
 
 GRID = TokenGrid(5, 8, 10, prefix=4)
 ALL = Wanted(top_queries=None)
@@ -167,3 +168,18 @@ def test_only_layers_and_heads_that_both_have_are_ranked():
 def test_heads_that_cannot_be_ranked_are_told():
     assert ranking({"two": None}).endswith("of their attention: none, they cannot be ranked.")
     assert ranking({"two": 0.934, "three": None}, 0.9).endswith("hold 90 % of their attention: 0.93 (two).")
+
+
+def header_of(model: ModelSignature, kind: str) -> Header:
+    return Header(model, GRID, (1.0, 0.5), tuple(range(model.heads)), 1, "none", "bfloat16", kind)
+
+
+def test_a_published_measurement_is_that_of_the_model():
+    shape = ModelSignature(30, 12, 128)
+    published = Published.of(header_of(shape, "wan t2v 16 -> 16"))
+    assert published.name == "Wan2.1 1.3B T2V"
+    assert published.needed.shape == (30, 12)
+    part = NeededKeys((3, 28), tuple(range(12)), published.needed[[3, 28]])
+    assert part.rank_with(published) == pytest.approx(1)
+    assert Published.of(header_of(ModelSignature(9, 2, 16), "wan t2v 16 -> 16")) is None
+    assert Published.of(header_of(shape, "hunyuan video 16 -> 16")) is None
