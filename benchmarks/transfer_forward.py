@@ -25,6 +25,7 @@ from wan_forward import DEVICE, WAN_1_3B, Forward, device_name, synchronize
 
 from vdit_core.call import Interceptor
 from vdit_core.maps.observer import MapObserver
+from vdit_core.maps.wanted import Wanted
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore
 from vdit_core.selection import Indices, LayerMask, Selection
@@ -119,6 +120,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--queries", type=int, nargs="+", default=[1024, 256], help="of statistics")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
@@ -162,8 +164,12 @@ def main() -> None:
             )
             for n in (1, 2, 4)
         ),
-        Case("statistics of all layers, 1,024 random queries",
-             lambda: (MapObserver(every, queries=min(1024, tokens)),)),
+        *(
+            Case(f"statistics of all layers, {queries} queries{name}",
+                 lambda wanted=wanted, queries=queries: (MapObserver(every, wanted, min(queries, tokens)),))
+            for queries in options.queries
+            for name, wanted in (("", Wanted()), (", small", Wanted().small()))
+        ),
     ]  # fmt: skip
     print(f"{device_name()}, {os.cpu_count()} cores; {frames} x {height} x {width} = {tokens:,} tokens, "
           f"{options.layers} layers, {options.steps} steps a run, {options.repeats} turns")  # fmt: skip

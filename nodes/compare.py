@@ -63,6 +63,7 @@ class CompareAttention(choices.LayersAndSteps):
     ) -> io.NodeOutput:
         images.need_matplotlib()
         from ..vdit_core.maps import across, compare
+        from ..vdit_core.maps.needed import Published
 
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branches)
         others = [other for other in (second, baseline) if other is not None]
@@ -86,19 +87,22 @@ class CompareAttention(choices.LayersAndSteps):
         text = f"cosine similarity {cosine:.3f}, {found[0].pairs} pairs of maps"
         shown = images.as_image(compare.picture(*found))
         said = ui.tell(done(text), first.header.model)
-        return io.NodeOutput(shown, compare.verdict(*found), compare.as_json(*found), ui=said)
+        published = Published.of(first.header)
+        texts = (write(*found, published=published) for write in (compare.verdict, compare.as_json))
+        return io.NodeOutput(shown, *texts, ui=said)
 
 
 def _two_models(stores: list[AttentionStore], selection: Selection, ui: Telling) -> io.NodeOutput:
     """The first of these recordings against the second, and against the third if there is one."""
     from ..vdit_core.maps import across
     from ..vdit_core.maps.across_picture import across_picture
+    from ..vdit_core.maps.needed import Published
 
     advance = progress.bar(sum(len(choose(store, selection)) for store in stores))
     device = comfy.model_management.get_torch_device()
     found = across.compare_stores(stores, selection, device, advance, progress.stop_if_asked)
     alike = ", ".join(f"{name} {value:.2f}" for name, value in found[0].means().items() if value is not None)
     said = ui.tell(done(f"two models, alike in {alike}"), stores[0].header.model)
-    return io.NodeOutput(
-        images.as_image(across_picture(*found)), across.verdict(*found), across.as_json(*found), ui=said
-    )
+    published = [Published.of(store.header) for store in stores[:2]]
+    texts = (write(*found, published=published) for write in (across.verdict, across.as_json))
+    return io.NodeOutput(images.as_image(across_picture(*found)), *texts, ui=said)

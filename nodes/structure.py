@@ -53,9 +53,10 @@ class AttentionStructure(choices.LayersAndSteps):
                 choices.indices("steps", "The recorded steps whose figures, curves and pictures are taken"),
                 io.Combo.Input(
                     "queries", options=["auto", "all", "sampled"], default="auto", advanced=True,
-                    tooltip="How many rows of each map are computed. all computes every row. sampled computes 1024 "
-                    "random rows, "
-                    "an estimate with standard errors. auto computes all up to 8192 tokens, and on an NVIDIA GPU.",
+                    tooltip="How many rows of each map are computed. all computes every row, and takes the "
+                    "strongest keys of every row too, which is slow for large maps. sampled computes 1024 random rows, "
+                    "an estimate with standard errors. auto computes all up to 8192 tokens, and on an NVIDIA GPU; it "
+                    "takes the strongest keys of 128 random rows, as sampled does.",
                 ),
                 io.Int.Input(
                     "pooled", default=512, min=16, max=2048, step=16, advanced=True,
@@ -78,6 +79,8 @@ class AttentionStructure(choices.LayersAndSteps):
                 io.Image.Output(display_name="steps", tooltip="The whole map at each step, as frames of a video."),
                 io.String.Output(display_name="figures", tooltip="The figures of each layer as a table."),
                 io.String.Output(display_name="report", tooltip="The figures and their standard errors as JSON."),
+                io.Image.Output(display_name="needed keys",
+                    tooltip="The share of the keys that hold 95 % of a query's attention, for every layer and head."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
@@ -101,13 +104,14 @@ class AttentionStructure(choices.LayersAndSteps):
     ) -> io.NodeOutput:
         images.need_matplotlib()
         from ..vdit_core.maps import structure, summary
+        from ..vdit_core.maps.wanted import SAMPLED, Wanted
 
         grid, device = store.header.grid, comfy.model_management.get_torch_device()
         selection = Selection(Indices(layers), steps=Indices(steps), branches=branch)
         chosen = {
             "auto": structure.auto_queries(store.header, device),
             "all": None,
-            "sampled": min(structure.SAMPLED, grid.tokens),
+            "sampled": min(SAMPLED, grid.tokens),
         }
         found = structure.look(
             store,
@@ -118,9 +122,11 @@ class AttentionStructure(choices.LayersAndSteps):
             device,
             on_call=progress.bar(len(choose(store, selection))),
             on_chunk=progress.stop_if_asked,
+            top_queries=None if queries == "all" else Wanted.top_queries,
         )
         figures = summary.summary(found.observed)
-        text = f"{figures['maps']} maps, {figures['queries']} queries each"
+        sampled = "" if figures["queries"] == "all" else ", sampled"
+        text = f"{figures['maps']} maps, {summary.of_queries(figures)} each{sampled}"
         ui = Telling(cls.hidden.unique_id, "Attention Structure").tell(done(text), store.header.model)
         return io.NodeOutput(
             images.as_image(structure.whole(found.shown, log_scale)),
@@ -130,6 +136,7 @@ class AttentionStructure(choices.LayersAndSteps):
             images.as_image(*structure.animation(found.shown, log_scale)),
             summary.as_text(figures),
             json.dumps(figures, indent=1),
+            images.as_image(structure.needed(found.observed)),
             ui=ui,
         )
 

@@ -26,17 +26,18 @@ def looked_at(seed: int = 7, **changes) -> graphs.Graph:
             name: graphs.node("SaveImage", images=["look", n], filename_prefix=f"look/{name}")
             for n, name in enumerate(outputs)
         }
+        | {"needed": graphs.node("SaveImage", images=["look", 7], filename_prefix="look/needed")}
     )
 
 
 def test_structure_draws_every_picture(server):
     result = server.run(looked_at(layer=4, head=1))
     assert result.reports()["look"] == f"{9 * STEPS * 2} maps, all queries each"
-    for name, count in {"map": 1, "band": 1, "frames": 1, "locality": 1, "steps": STEPS}.items():
+    for name, count in {"map": 1, "band": 1, "frames": 1, "locality": 1, "steps": STEPS, "needed": 1}.items():
         files = sorted((server.base / "output" / "look").glob(f"{name}_*.png"))
         assert len(files) == count
         with Image.open(files[0]) as picture:
-            assert min(picture.size) >= 480
+            assert min(picture.size) >= 380
             assert len(picture.convert("RGB").getcolors(2**24)) > 100
     (table,) = (m["data"]["output"]["text"][0] for m in result.messages if m["data"].get("node") == "say"
                 and m["type"] == "executed")  # fmt: skip
@@ -44,7 +45,8 @@ def test_structure_draws_every_picture(server):
 
 
 def test_sampled_figures_say_so(server):
-    assert server.run(looked_at(queries="sampled", layers="2-3")).reports()["look"] == "12 maps, 320 queries each"
+    said = server.run(looked_at(queries="sampled", layers="2-3")).reports()["look"]
+    assert said == "12 maps, 320 of 320 queries each, sampled"
 
 
 def test_a_part_of_the_map_is_chosen_by_its_tokens(server):

@@ -31,7 +31,7 @@ def recordings(demo_model, tmp_path_factory):
 
 def test_structure_of_a_clip(tmp_path, capsys):
     assert main(["structure", "--steps", "3", "--layer", "5", "--out", str(tmp_path)]) == 0
-    pictures = {"map.png", "band.png", "frames.png", "locality.png"}
+    pictures = {"map.png", "band.png", "frames.png", "locality.png", "needed.png"}
     assert {path.name for path in tmp_path.iterdir()} == pictures | {"steps.mp4", "structure.json"}
     for name in pictures:
         with Image.open(tmp_path / name) as picture:
@@ -41,7 +41,22 @@ def test_structure_of_a_clip(tmp_path, capsys):
     found = json.loads((tmp_path / "structure.json").read_text())
     assert found["maps"] == 9 * 3 * 2
     assert found["layers"]["8"]["same_frame"] > 2 * found["uniform"]["same_frame"]
-    assert "| (uniform) |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| (uniform) |" in said
+    assert "keys for 95 %" in said
+    heads = found["needed_by_head"]
+    assert (heads["layers"], heads["heads"], heads["mass"]) == (list(range(9)), [0, 1], 0.95)
+    for layer, values, errors in zip(heads["layers"], heads["values"], heads["errors"], strict=True):
+        assert sum(values) / 2 == pytest.approx(found["layers"][str(layer)]["needed"], abs=1e-4)
+        assert min(errors) > 0
+
+
+def test_all_queries_means_those_of_the_strongest_keys_too(tmp_path, recordings, capsys):
+    assert main(["structure", recordings[0], "--queries", "all", "--layers", "3", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "structure.json").read_text())
+    assert (found["queries"], found["top_queries"], found["layers"]["3"]["errors"]) == ("all", "all", {})
+    assert "errors" not in found["needed_by_head"]
+    assert "all queries of each." in capsys.readouterr().out
 
 
 def test_structure_of_a_recording(tmp_path, recordings):
@@ -59,6 +74,8 @@ def test_compare_recordings(tmp_path, recordings, capsys):
     steps = ["--window", "all", "--out", str(tmp_path)]
     assert main(["compare", first, second, "--baseline", baseline, *steps]) == 0
     found = json.loads((tmp_path / "compare.json").read_text())
+    assert "Rank correlation of the heads by the keys that hold 95 %" in found["verdict"]
+    assert 0.5 < found["compared"]["needed"]["rank_correlation"] <= 1
     cosine = [found[kind]["means"]["measured"]["cosine"] for kind in ("compared", "baseline")]
     shuffled = found["compared"]["means"]["shuffled"]["cosine"]
     assert cosine[0] > cosine[1] > shuffled

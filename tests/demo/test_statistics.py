@@ -14,7 +14,7 @@ from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store.query import queries_and_keys
 from vdit_core.selection import Indices, Selection
 
-FIGURES = ("column_mass", "largest", "entropy", "frames", "temporal", "spatial", "top", "pooled")
+FIGURES = ("column_mass", "largest", "entropy", "frames", "temporal", "spatial", "top", "needed", "pooled")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_sampled_figures_lie_within_three_standard_errors(recorded, queries):
         for seed in range(6 * n, 6 * n + 6):
             sampled = statistics.map_statistics(q, k, store.header.grid, wanted, queries, seed)
             for name in FIGURES:
-                truth = getattr(observed.calls[key] if name == "top" else exact, name).value
+                truth = getattr(observed.calls[key] if name in ("top", "needed") else exact, name).value
                 found = getattr(sampled, name)
                 near = (truth - found.value).abs() <= 3 * found.error + 1e-6
                 within[name] += int(near.sum())
@@ -64,14 +64,22 @@ def test_the_table_tells_errors_and_how_many_queries(recorded):
     store, _ = recorded
     exact, sampled = (summary.summary(structure.look(store, queries=queries).observed) for queries in (None, 128))
     assert (exact["queries"], exact["top_queries"]) == ("all", 128)
-    assert set(exact["layers"][0]["errors"]) == {"strongest"}
+    assert set(exact["layers"][0]["errors"]) == {"strongest", "needed"}
     for layer, row in sampled["layers"].items():
-        for name in ("same_frame", "same_place", "entropy", "entropy_share", "strongest", "largest_column_mass"):
+        for name in (
+            "same_frame",
+            "same_place",
+            "entropy",
+            "entropy_share",
+            "strongest",
+            "needed",
+            "largest_column_mass",
+        ):
             assert row["errors"][name] > 0
         assert abs(row["same_frame"] - exact["layers"][layer]["same_frame"]) <= 3 * row["errors"]["same_frame"]
     text = summary.as_text(sampled)
     assert " ± " in text.splitlines()[2]
-    assert "128 queries of each" in text
+    assert "128 of 320 queries of each" in text
     assert "all queries of each, for the strongest keys 128" in summary.as_text(exact)
 
 

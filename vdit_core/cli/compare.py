@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ..maps import across, compare
+    from ..maps.needed import Published
     from ..recording.store.query import choose
     from ..selection import Indices, Selection
 
@@ -49,9 +50,10 @@ def run(options: argparse.Namespace) -> None:
             for other in others
         ]
     options.out.mkdir(parents=True, exist_ok=True)
+    published = Published.of(first.header)
     compare.picture(*found).save(options.out / "likeness.png")
-    (options.out / "compare.json").write_text(compare.as_json(*found) + "\n")
-    print(compare.verdict(*found))
+    (options.out / "compare.json").write_text(compare.as_json(*found, published=published) + "\n")
+    print(compare.verdict(*found, published=published))
     print(f"Picture: {options.out / 'likeness.png'}")
 
 
@@ -61,14 +63,16 @@ def _two_models(stores: list[AttentionStore], selection: Selection, options: arg
 
     from ..maps import across
     from ..maps.across_picture import across_picture
+    from ..maps.needed import Published
     from ..recording.store.query import choose
 
     with tqdm(total=sum(len(choose(store, selection)) for store in stores), unit="map", desc="looking") as bar:
         found = across.compare_stores(stores, selection, options.device, bar.update)
     options.out.mkdir(parents=True, exist_ok=True)
     across_picture(*found).save(options.out / "across.png")
-    (options.out / "compare.json").write_text(across.as_json(*found) + "\n")
-    print(across.verdict(*found))
+    published = [Published.of(store.header) for store in stores[:2]]
+    (options.out / "compare.json").write_text(across.as_json(*found, published=published) + "\n")
+    print(across.verdict(*found, published=published))
     print(f"Picture: {options.out / 'across.png'}")
 
 

@@ -31,8 +31,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--layers", default="all", help="of which layers to take figures")
     parser.add_argument("--window", default="all", metavar="STEPS", help="of which steps, e.g. '0-29/5'")
     parser.add_argument(
-        "--queries", type=_queries, default="auto", metavar="N", help="estimate from N random queries; all; auto"
-    )
+        "--queries", type=_queries, default="auto", metavar="N",
+        help="estimate from N random queries; all: the strongest keys of all too; auto",
+    )  # fmt: skip
     parser.add_argument("--pooled", type=shared.positive, default=512, metavar="N", help="edge of the pooled map")
     parser.add_argument("--linear", action="store_true", help="colours by weight, not by its logarithm")
     parser.add_argument("--out", type=Path, default=Path("out/structure"))
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from ..maps import structure, summary
+    from ..maps.wanted import Wanted
     from ..recording.store.query import choose
     from ..reporting.video import write_mp4
     from ..selection import Indices, Selection
@@ -65,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
             options.pooled,
             options.device,
             on_call=bar.update,
+            top_queries=None if options.queries == "all" else Wanted.top_queries,
         )
     log = not options.linear
     options.out.mkdir(parents=True, exist_ok=True)
@@ -72,11 +75,12 @@ def run(options: argparse.Namespace) -> None:
     structure.band(found, log).save(options.out / "band.png")
     structure.per_frame(found.observed, found.shown.view).save(options.out / "frames.png")
     structure.decay(found.observed).save(options.out / "locality.png")
+    structure.needed(found.observed).save(options.out / "needed.png")
     write_mp4(structure.animation(found.shown, log), options.out / "steps.mp4", fps=4)
     figures = summary.summary(found.observed)
     (options.out / "structure.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(summary.as_text(figures))
-    print(f"Pictures: {options.out}/map.png, band.png, frames.png, locality.png; all steps: steps.mp4")
+    print(f"Pictures: {options.out}/map.png, band.png, frames.png, locality.png, needed.png; all steps: steps.mp4")
 
 
 def _store(options: argparse.Namespace, selection: Selection) -> AttentionStore:

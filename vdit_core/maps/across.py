@@ -2,7 +2,8 @@
 
 Their layers, heads and grids differ, so figures are compared that every model has: how attention falls with distance in
 time and in space, in units of the grid; the frame-by-frame map; and what heads do. Layers are matched by their relative
-depth. The paper (arXiv 2504.10317, section "Structure") says that patterns are alike across models; what two recordings
+depth. Models of as many layers and heads may be of one family: their heads are ranked, too, by the keys they need. The
+paper (arXiv 2504.10317, section "Structure") says that patterns are alike across models; what two recordings
 of one model have is the mark to hold that against.
 """
 
@@ -21,8 +22,10 @@ from ..recording.store import AttentionStore
 from ..reporting.tables import markdown
 from ..selection import Selection
 from . import distance
+from .needed import NeededKeys, Published, ranking
 from .observer import Observed, from_store
 from .structure import auto_queries, decay_curves
+from .wanted import Wanted
 
 #: What a head does, by where more than half of the attention goes that a map without preference would not put there;
 #: the first that holds. "same place": at most one token away in the frame, whatever the frame.
@@ -44,7 +47,8 @@ class Figures:
     name: its kind and shape. grid: of its tokens, in words. depth: of each layer, 0 the first and 1 the last of the
     model. time: float64 (layers, F), the weight of a pair of tokens by frames apart, over that of a map without
     preference; space: (layers, D), by tokens apart in the frame. frames: (layers, F, F), the mass from frame to frame.
-    roles: int64 (layers, heads), places in `ROLES`.
+    roles: int64 (layers, heads), places in `ROLES`. needed: the keys that each head needs. shape: the model's layers
+    and heads.
     """
 
     name: str
@@ -54,6 +58,8 @@ class Figures:
     space: Tensor
     frames: Tensor
     roles: Tensor
+    needed: NeededKeys
+    shape: tuple[int, int]
 
     def shares(self) -> Tensor:
         """The share of heads in each role, float64 (roles,)."""
@@ -76,6 +82,8 @@ class Figures:
             torch.stack([curves[layer][1] for layer in layers]),
             torch.stack(frames),
             torch.stack([_roles(observed, layer) for layer in layers]),
+            NeededKeys.of(observed),
+            (run.model.layers, run.model.heads),
         )
 
 
@@ -86,6 +94,13 @@ class AcrossModels:
     first: Figures
     second: Figures
     measured: dict[str, Tensor]
+
+    @property
+    def rank_correlation(self) -> float | None:
+        """Of the heads by the keys they need; None if the models' heads cannot be paired, or are too few."""
+        if self.first.shape != self.second.shape:
+            return None
+        return self.first.needed.rank_correlation(self.second.needed)
 
     def means(self) -> dict[str, float | None]:
         """Over the layers; None where the grids are too small to tell."""
@@ -106,8 +121,11 @@ class AcrossModels:
             }
             for name, one in (("first", self.first), ("second", self.second))
         }
+        models["first"]["needed"], models["second"]["needed"] = (x.needed.as_json() for x in (self.first, self.second))
         layers = {name: [None if x != x else round(x, 4) for x in v.tolist()] for name, v in self.measured.items()}
-        return {"means": self.means(), "layers": layers} | models
+        rank = self.rank_correlation
+        found = {"means": self.means(), "layers": layers, "rank_correlation": None if rank is None else round(rank, 4)}
+        return found | models
 
 
 def are_of_two_models(first: AttentionStore, second: AttentionStore) -> bool:
@@ -130,7 +148,7 @@ def figures_of(
     """
     queries = auto_queries(store.header, device)
     observed = from_store(
-        store, selection, queries=queries, device=device, show=lambda *_: None, on_call=on_call, on_chunk=on_chunk
+        store, selection, Wanted().small(), queries, device=device, on_call=on_call, on_chunk=on_chunk
     )
     return Figures.of(observed, store.header.kind)
 
@@ -162,8 +180,10 @@ def compare_stores(
     return [compare_models(first, other) for other in others]
 
 
-def verdict(found: AcrossModels, baseline: AcrossModels | None = None) -> str:
-    """The finding as a few sentences and a table (Markdown)."""
+def verdict(
+    found: AcrossModels, baseline: AcrossModels | None = None, *, published: Sequence[Published | None] = ()
+) -> str:
+    """The finding as a few sentences and a table (Markdown). published: a measurement of either model, if there is."""
     marks = None if baseline is None else baseline.means()
     heads = ["figure", "the two models", *(["two recordings of the first"] if marks else [])]
     rows = [
@@ -171,15 +191,41 @@ def verdict(found: AcrossModels, baseline: AcrossModels | None = None) -> str:
         for name, value in found.means().items()
     ]
     shares = [[one.name, *(f"{share:.0%}" for share in one.shares().tolist())] for one in (found.first, found.second)]
+    ranked = {"the two models": found.rank_correlation}
+    if baseline is not None:
+        ranked["two recordings of the first"] = baseline.rank_correlation
+    ranked |= {
+        f"{name} and {one.name}, published": value for name, (one, value) in _with_published(found, published).items()
+    }
+    order = [ranking(ranked, found.first.needed.mass)]
+    if found.first.shape != found.second.shape:
+        shapes = " and ".join(f"{layers} x {heads}" for layers, heads in (found.first.shape, found.second.shape))
+        order.append(f"The layers and heads of the two models cannot be paired: {shapes}.")
     models = f"First: {found.first.name}, on {found.first.grid}. Second: {found.second.name}, on {found.second.grid}."
     tables = markdown(heads, rows), markdown(("heads, share", *ROLES), shares)
-    return "\n\n".join((f"{models} Layers are matched by relative depth; 1 is equal.", *tables))
+    return "\n\n".join((f"{models} Layers are matched by relative depth; 1 is equal.", *tables, " ".join(order)))
 
 
-def as_json(found: AcrossModels, baseline: AcrossModels | None = None) -> str:
+def as_json(
+    found: AcrossModels, baseline: AcrossModels | None = None, *, published: Sequence[Published | None] = ()
+) -> str:
     """Everything that was found, as JSON."""
-    whole = {"verdict": verdict(found, baseline), "compared": found.as_json()}
+    whole: dict[str, Any] = {
+        "verdict": verdict(found, baseline, published=published), "compared": found.as_json(),
+        "published": {
+            name: {"name": one.name, "rank_correlation": value}
+            for name, (one, value) in _with_published(found, published).items()
+        },
+    }  # fmt: skip
     return json.dumps(whole if baseline is None else whole | {"baseline": baseline.as_json()}, indent=1)
+
+
+def _with_published(
+    found: AcrossModels, published: Sequence[Published | None]
+) -> dict[str, tuple[Published, float | None]]:
+    """Of either model that there is a measurement of: that, and the rank correlation of the heads with it."""
+    pairs = zip(("first", "second"), (found.first, found.second), published, strict=False)
+    return {name: (known, one.needed.rank_with(known)) for name, one, known in pairs if known is not None}
 
 
 def _number(value: float | None) -> str:

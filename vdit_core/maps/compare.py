@@ -2,7 +2,7 @@
 
 The paper says that maps are alike across prompts. Alike compared to what? Two baselines answer: the same prompt from
 another seed, which is one more comparison of the same kind, and the same map with its tokens shuffled, which keeps how
-sharp a map is and forgets where it looks.
+sharp a map is and forgets where it looks. How sharp it is, is compared besides: by the keys that each head needs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..recording.store import AttentionStore, Key, StoreError
 from ..recording.store.query import choose, queries_and_keys
 from ..selection import Selection
 from . import pictures
+from .needed import NeededKeys, Published, needed_keys, ranking
 from .sums import heads_together
 
 #: Name of a measure: what it is. The first two are 1 for equal maps, the last one 0.
@@ -36,7 +37,8 @@ MEASURES = {
 class Likeness:
     """Of each layer and head, means over the compared evaluations, branches and samples; float64 (layers, heads).
 
-    shuffled: the same measures with the second map's tokens in a random order.
+    shuffled: the same measures with the second map's tokens in a random order. needed: the keys that the heads of
+    either recording need.
     """
 
     layers: tuple[int, ...]
@@ -44,6 +46,7 @@ class Likeness:
     pairs: int
     measured: dict[str, Tensor]
     shuffled: dict[str, Tensor]
+    needed: tuple[NeededKeys, NeededKeys]
 
     def means(self) -> dict[str, dict[str, float]]:
         """Over all layers and heads."""
@@ -57,7 +60,13 @@ class Likeness:
             kind: {name: values.double().round(decimals=5).tolist() for name, values in getattr(self, kind).items()}
             for kind in ("measured", "shuffled")
         }
-        return {"layers": self.layers, "heads": self.heads, "pairs": self.pairs, "means": self.means(), **tables}
+        first, second = self.needed
+        needed = {
+            "mass": first.mass, "rank_correlation": _rounded(first.rank_correlation(second)),
+            "first": first.values.round(5).tolist(), "second": second.values.round(5).tolist(),
+        }  # fmt: skip
+        found = {"layers": self.layers, "heads": self.heads, "pairs": self.pairs, "means": self.means()}
+        return found | tables | {"needed": needed}
 
 
 def compare_maps(
@@ -122,6 +131,7 @@ def compare(
     heads = _check(first, second, selection)
     order = torch.randperm(first.header.grid.tokens, generator=torch.Generator().manual_seed(seed)).to(device)
     found: dict[int, list[tuple[dict[str, Tensor], dict[str, Tensor]]]] = {}
+    needed: tuple[dict[int, list[Tensor]], ...] = {}, {}
     for key in choose(first, selection):
         mine = queries_and_keys(first, key, heads, device)
         theirs = queries_and_keys(second, _counterpart(second, key, other_step), heads, device)
@@ -129,6 +139,8 @@ def compare(
             plain = compare_maps(q, k, other_q, other_k, on_chunk)
             mixed = compare_maps(q, k, other_q[:, order], other_k[:, order], on_chunk)
             found.setdefault(key.layer, []).append((plain, mixed))
+            for counted, pair in zip(needed, ((q, k), (other_q, other_k)), strict=True):
+                counted.setdefault(key.layer, []).append(needed_keys(*pair, first.header.grid, on_chunk=on_chunk))
         if on_call:
             on_call()
     layers = tuple(sorted(found))
@@ -139,7 +151,9 @@ def compare(
             for name in MEASURES
         }
 
-    return Likeness(layers, heads, sum(map(len, found.values())), table(0), table(1))
+    keys = [torch.stack([torch.stack(calls[i]).mean(0) for i in layers]).cpu().numpy() for calls in needed]
+    one, other = (NeededKeys(layers, heads, values) for values in keys)
+    return Likeness(layers, heads, sum(map(len, found.values())), table(0), table(1), (one, other))
 
 
 def _check(first: AttentionStore, second: AttentionStore, selection: Selection) -> tuple[int, ...]:
@@ -188,25 +202,42 @@ def picture(other: Likeness, baseline: Likeness | None = None) -> Image.Image:
     )
 
 
-def verdict(other_prompt: Likeness, other_seed: Likeness | None = None) -> str:
-    """The finding in two or three sentences."""
+def verdict(other_prompt: Likeness, other_seed: Likeness | None = None, *, published: Published | None = None) -> str:
+    """The finding in a few sentences. published: a measurement of the same model, if there is one."""
     means = other_prompt.means()
     text = (
         f"Cosine similarity of the two recordings' maps: {means['measured']['cosine']:.3f}, mean of "
         f"{len(other_prompt.layers)} layers x {len(other_prompt.heads)} heads. With the tokens of one shuffled: "
         f"{means['shuffled']['cosine']:.3f}."
     )
-    if other_seed is None:
-        return text
-    seeds = other_seed.means()["measured"]["cosine"]
-    closer = int((other_prompt.measured["cosine"] > other_seed.measured["cosine"]).sum())
-    return (
-        f"{text} Against the baseline recording (such as another seed): {seeds:.3f}; the two recordings are closer "
-        f"than that in {closer} of {other_prompt.measured['cosine'].numel()} layer-heads."
-    )
+    if other_seed is not None:
+        seeds = other_seed.means()["measured"]["cosine"]
+        closer = int((other_prompt.measured["cosine"] > other_seed.measured["cosine"]).sum())
+        text += (
+            f" Against the baseline recording (such as another seed): {seeds:.3f}; the two recordings are closer "
+            f"than that in {closer} of {other_prompt.measured['cosine'].numel()} layer-heads."
+        )
+    ranked = {"the two recordings": other_prompt.needed[0].rank_correlation(other_prompt.needed[1])}
+    if other_seed is not None:
+        ranked["first and baseline"] = other_seed.needed[0].rank_correlation(other_seed.needed[1])
+    if published is not None:
+        ranked |= {
+            f"{name} and {published.name}, published": one.rank_with(published)
+            for name, one in zip(("first", "second"), other_prompt.needed, strict=True)
+        }
+    return f"{text} {ranking(ranked, other_prompt.needed[0].mass)}"
 
 
-def as_json(other: Likeness, baseline: Likeness | None = None) -> str:
+def as_json(other: Likeness, baseline: Likeness | None = None, *, published: Published | None = None) -> str:
     """Everything that was found, as JSON."""
-    found = {"verdict": verdict(other, baseline), "compared": other.as_json()}
-    return json.dumps(found if baseline is None else found | {"baseline": baseline.as_json()}, indent=1)
+    found: dict[str, Any] = {"verdict": verdict(other, baseline, published=published), "compared": other.as_json()}
+    if baseline is not None:
+        found["baseline"] = baseline.as_json()
+    if published is not None:
+        first, second = (_rounded(one.rank_with(published)) for one in other.needed)
+        found["published"] = {"name": published.name, "rank_correlation": {"first": first, "second": second}}
+    return json.dumps(found, indent=1)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

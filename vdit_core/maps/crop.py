@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..attention import reference
-from . import gpu, sums
+from . import gpu, sampling, sums
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _pooled(
 ) -> Tensor:
     """The crop, float64 (heads, a, b), of its queries (c,) and their weights on its keys (heads, c, keys)."""
     blocks = [
-        sums.bins(end - first, min(end - first, crop.edge)).to(device) for first, end in (crop.rows, crop.columns)
+        sampling.bins(end - first, min(end - first, crop.edge)).to(device) for first, end in (crop.rows, crop.columns)
     ]
     height, width = (torch.bincount(block) for block in blocks)
     total = torch.zeros(heads, len(height), len(width), dtype=torch.float64, device=device)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..call import AttentionCall, Run
+from ..call import AttentionCall, Run, TokenGrid
 from ..observer import RunObserver
 from ..recording.store import AttentionStore, Evaluation, Key
 from ..recording.store.query import choose, choose_heads, of_call, queries_and_keys, recorded_run, with_text_share
 from ..selection import ResolvedSelection, Selection
 from .crop import Crop, map_crop
-from .statistics import MapStatistics, check_queries, map_statistics
-from .wanted import Wanted
+from .pending import Queue
+from .sampling import min_queries
+from .statistics import MapStatistics, Plan
+from .wanted import EVERYWHERE, EXACT_UP_TO, SAMPLED, SAMPLED_EVERYWHERE, Wanted
 
-#: Is handed the whole statistics of each call; kept is then only their small part, a few kB a map.
+#: Is handed the statistics of each call, in order, a few calls late; kept is then only their small part, a few kB a
+#: map. That is all that is computed where its method `looks_at(key)`, if it has one as `view.Shown`, says no.
 Show = Callable[[Key, MapStatistics], None]
 
 
@@ -52,11 +55,34 @@ class Observed:
         self.calls[key] = found
 
 
+class Plans:
+    """How the calls of a run are measured: whole where somebody looks at them, else only what is kept.
+
+    Raises:
+        ValueError: if so many queries cannot be sampled.
+    """
+
+    def __init__(
+        self, grid: TokenGrid, wanted: Wanted | None, queries: int | None, seed: int, show: Show | None
+    ) -> None:
+        wanted = wanted or Wanted()
+        self._whole, self._small = (Plan(grid, one, queries, seed) for one in (wanted, wanted.small()))
+        self._looks_at = getattr(show, "looks_at", None)
+
+    def of(self, key: Key) -> Plan:
+        return self._whole if self._looks_at is None or self._looks_at(key) else self._small
+
+
 class MapObserver(RunObserver[Observed]):
     """Computes statistics of chosen calls while the model samples; keeps no queries or keys, changes nothing.
 
+    On a GPU the sampling does not wait for them. Whoever watches all layers at every step wants little of each call:
+    `Wanted().small()`, or a `show`; whole statistics are megabytes a call.
+
     Args:
-        selection: which calls. wanted, queries, seed: see `map_statistics`. show: None keeps everything.
+        selection: which calls. wanted, seed: see `map_statistics`. show: None keeps everything.
+        queries: likewise; "auto": all of small maps; of large ones SAMPLED, or SAMPLED_EVERYWHERE where more than the
+            share EVERYWHERE of a run's calls is observed.
 
     Raises (in `begin`):
         SelectionError: if the selection does not fit the run.
@@ -69,12 +95,16 @@ class MapObserver(RunObserver[Observed]):
         self,
         selection: Selection | None = None,
         wanted: Wanted | None = None,
-        queries: int | None = None,
+        queries: int | str | None = "auto",
         seed: int = 0,
         show: Show | None = None,
     ) -> None:
         super().__init__(selection)
+        if isinstance(queries, str) and queries != "auto":
+            raise ValueError(f"queries is {queries!r}; it is a number, None for all, or 'auto'.")
         self.wanted, self.queries, self.seed, self.show = wanted, queries, seed, show
+        self._plans: Plans | None = None
+        self._coming: Queue[Key, MapStatistics] | None = None
 
     @property
     def observed(self) -> Observed:
@@ -82,18 +112,48 @@ class MapObserver(RunObserver[Observed]):
         return self.result
 
     def _start(self, run: Run, chosen: ResolvedSelection) -> Observed:
-        if self.queries is not None:
-            check_queries(run.grid, self.queries)
-        return Observed(run, chosen.heads)
+        queries = auto_queries(run, chosen) if isinstance(self.queries, str) else self.queries
+        self._plans = Plans(run.grid, self.wanted, queries, self.seed, self.show)
+        observed = Observed(run, chosen.heads)
+        self._coming = Queue(lambda key, found: observed.put(key, found, self.show))
+        return observed
 
     def _observe(self, observed: Observed, call: AttentionCall, branch: str, rows: list[int], _: Tensor | None) -> bool:
-        q, k, text = of_call(call, rows, observed.heads)
-        found = map_statistics(q, k, observed.run.grid, self.wanted, self.queries, self.seed)
-        observed.put(Key.of(call.site, branch), replace(found, text=None if text is None else text.cpu()), self.show)
+        assert self._plans is not None
+        assert self._coming is not None
+        key = Key.of(call.site, branch)
+        self._coming.add(key, self._plans.of(key).start(*of_call(call, rows, observed.heads)))
         return True
 
+    def _finish(self, filled: Observed) -> Observed:
+        if self._coming is not None:
+            self._coming.settle()
+        self._forget()
+        return filled
+
+    def _discard(self, filled: Observed) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Tables and figures on a GPU go with the run."""
+        self._plans = self._coming = None
+
     def _size(self) -> str:
-        return f"{len(self.observed.calls)} calls"
+        calls = self.observed.calls
+        return f"{len(calls)} calls" + (f", {of_queries(next(iter(calls.values())))}" if calls else "")
+
+
+def auto_queries(run: Run, chosen: ResolvedSelection) -> int | None:
+    """How many queries stand for all while a run goes on, if nobody says; None: all are computed."""
+    if run.grid.tokens <= EXACT_UP_TO:
+        return None
+    share = len(chosen.layers) * len(chosen.steps) / max(1, run.model.layers * run.steps)
+    return SAMPLED if share <= EVERYWHERE else max(SAMPLED_EVERYWHERE, min_queries(run.grid))
+
+
+def of_queries(found: MapStatistics) -> str:
+    """Of how many queries statistics are, in words."""
+    return "all queries" if found.exact else f"{found.queries:,} of {found.grid.tokens:,} queries, sampled"
 
 
 def from_store(
@@ -118,14 +178,13 @@ def from_store(
     selection = selection or Selection()
     heads = choose_heads(store, selection)
     observed = Observed(recorded_run(store.header, store.branches), heads)
+    plans = Plans(store.header.grid, wanted, queries, seed, show)
+    coming: Queue[Key, MapStatistics] = Queue(lambda key, found: observed.put(key, found, show))
     for key in choose(store, selection):
-        q, k, text = with_text_share(store, key, heads, device)
-        found = map_statistics(q, k, store.header.grid, wanted, queries, seed, on_chunk)
-        found = replace(found, text=None if text is None else text.cpu())
-        del q, k
-        observed.put(key, found, show)
+        coming.add(key, plans.of(key).start(*with_text_share(store, key, heads, device), on_chunk))
         if on_call:
             on_call()
+    coming.settle()
     return observed
 
 

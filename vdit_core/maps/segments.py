@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..call import TokenGrid
 
-_WIDTHS = (64, 32, 16)  # of a tile's keys: a power of 2 that matrix units take
+_WIDTHS = (128, 64, 32, 16)  # of a tile's keys: a power of 2 that matrix units take
 _ROW_WIDTHS = (128, 64, 32)
 
 
@@ -48,11 +48,10 @@ def cut(grid: TokenGrid, blocks: int, width: int) -> Segments:
 
 
 @lru_cache(maxsize=16)
-def of_keys(grid: TokenGrid, blocks: int) -> Segments:
+def of_keys(grid: TokenGrid, blocks: int, widest: int = 64) -> Segments:
     """Segments of the width at which the tiles cost least; a tile itself costs as much as 16 keys."""
-    return min(
-        (cut(grid, blocks, width) for width in _WIDTHS), key=lambda segments: len(segments) * (segments.width + 16)
-    )
+    tried = (cut(grid, blocks, width) for width in _WIDTHS if width <= widest)
+    return min(tried, key=lambda segments: len(segments) * (segments.width + 16))
 
 
 @lru_cache(maxsize=16)

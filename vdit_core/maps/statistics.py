@@ -3,23 +3,28 @@
     map = softmax(Q K^T / sqrt(d)), rows are queries, columns are keys, each row sums to 1
 
 What is kept grows with the number of tokens, never with its square. Either all rows are computed ("exact"), or n random
-ones ("sampled"), and then each figure has a standard error. `rows` computes any map, anywhere; on a GPU with Triton
-`fused` computes large ones in half quantization.
+ones ("sampled"), and then each figure has a standard error. `sums` computes any map, anywhere; on a GPU with Triton
+`fused` computes large ones in half quantization. A `Plan` begins with a call's statistics and does not wait for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..call import TokenGrid
-from . import gpu
+from . import figures, gpu
 from .estimate import Estimate
-from .sums import Sums, heads_together, min_queries, sample
+from .figures import Figure
+from .pending import OnTheWay
+from .sampling import min_queries, sample
+from .sums import Sums, heads_together
+from .tables import Tables
 from .wanted import Wanted
 
 
@@ -33,10 +38,13 @@ class MapStatistics:
     widths, whatever the frame. Both of queries that have a place.
     entropy: (..), nats, mean over queries.
     top: (.., len(wanted.top)), the mass on a query's strongest keys, of `top_queries` random queries.
+    needed: (..), the share of the keys that hold `wanted.mass` of a query's attention, of the same queries: the fewest,
+    a whole number of them, the strongest first (of equal ones no more than it takes). Published measurements of sparse
+    attention call this a head's density.
     largest: (..), the most that a single key receives; of sampled queries a maximum of estimates, which tends high.
     text: (..), the share of the attention that went to text beside the grid, of which all else says nothing; or None.
 
-    What grows with the tokens, None once it was let go (`small`):
+    What grows with the tokens, None if it is not wanted or once it was let go (`small`):
     pooled: (.., P, P'), mean weight in each block; P = P' unless sampled, when there are fewer rows.
     column_mass: (.., tokens), the mean weight that a key gets, times the number of tokens: 1 is uniform.
     entropies: (.., queries), of each query that was computed.
@@ -50,10 +58,11 @@ class MapStatistics:
     spatial: Estimate
     entropy: Estimate
     top: Estimate
+    needed: Estimate
     largest: Estimate
-    pooled: Estimate | None
-    column_mass: Estimate | None
-    entropies: Tensor | None
+    pooled: Estimate | None = None
+    column_mass: Estimate | None = None
+    entropies: Tensor | None = None
     text: Tensor | None = None
 
     @property
@@ -62,7 +71,8 @@ class MapStatistics:
 
     @property
     def top_queries(self) -> int:
-        return min(self.wanted.top_queries, self.grid.tokens if self.queries is None else self.queries)
+        there = self.grid.tokens if self.queries is None else self.queries
+        return there if self.wanted.top_queries is None else min(self.wanted.top_queries, there)
 
     def small(self) -> MapStatistics:
         """Without what grows with the tokens: a few kB for each map."""
@@ -94,22 +104,78 @@ def map_statistics(
     Raises:
         ValueError: if q, k and grid do not fit each other, or so many queries cannot be sampled.
     """
-    wanted = wanted or Wanted()
-    if q.shape != k.shape or q.dim() != 4 or q.shape[2] != grid.tokens:
-        raise ValueError(f"q {tuple(q.shape)} and k {tuple(k.shape)} are not (rows, heads, {grid.tokens}, head_dim).")
-    if queries is not None:
-        check_queries(grid, queries)
-    shape = q.shape[:2]
-    q, k = q.flatten(0, 1), k.flatten(0, 1)
-    chosen = None if queries is None else sample(grid, queries, seed)
-    way, group = _way(q, k, grid, wanted)
-    parts = []
-    with torch.cuda.device_of(q):
-        for heads in range(0, len(q), group):
-            some = slice(heads, heads + group)
-            parts.append(way(q[some], k[some], grid, wanted, chosen).run(on_chunk or (lambda: None)))
-        joined = _on_cpu({name: _join([part[name] for part in parts], shape) for name in parts[0]})
-    return MapStatistics(grid, wanted, queries, **joined)
+    return Plan(grid, wanted, queries, seed).start(q, k, on_chunk=on_chunk).result()
+
+
+class Plan:
+    """How statistics of maps on a grid are computed, and what all of them share; see `map_statistics`.
+
+    Raises:
+        ValueError: if so many queries cannot be sampled.
+    """
+
+    def __init__(
+        self, grid: TokenGrid, wanted: Wanted | None = None, queries: int | None = None, seed: int = 0
+    ) -> None:
+        if queries is not None:
+            check_queries(grid, queries)
+        self.grid, self.wanted, self.queries = grid, wanted or Wanted(), queries
+        self._chosen = None if queries is None else sample(grid, queries, seed)
+        self._tables: dict[tuple[type[Sums], torch.device], Tables] = {}
+
+    def start(
+        self, q: Tensor, k: Tensor, text: Tensor | None = None, on_chunk: Callable[[], None] | None = None
+    ) -> PendingStatistics:
+        """Begin with the statistics of a call's maps; a GPU goes on with them while the CPU does other things.
+
+        text: (rows, heads), goes into the statistics as it is. The rest, and what is raised, as `map_statistics`.
+        """
+        grid = self.grid
+        if q.shape != k.shape or q.dim() != 4 or q.shape[2] != grid.tokens:
+            raise ValueError(
+                f"q {tuple(q.shape)} and k {tuple(k.shape)} are not (rows, heads, {grid.tokens}, head_dim)."
+            )
+        shape = q.shape[:2]
+        q, k = q.flatten(0, 1), k.flatten(0, 1)
+        way, group = _way(q, k, grid, self.wanted)
+        parts: list[dict[str, Figure]] = []
+        with torch.cuda.device_of(q):
+            tables = self._tables_of(way, q.device)
+            for heads in range(0, len(q), group):
+                some = slice(heads, heads + group)
+                parts.append(way(q[some], k[some], tables).run(on_chunk or (lambda: None)))
+            found = {name: figures.joined([part[name] for part in parts]) for name in parts[0]}
+            if text is not None:
+                found["text"] = text.flatten(0, 1)
+            return PendingStatistics(self, found, shape)
+
+    def _tables_of(self, way: type[Sums], device: torch.device) -> Tables:
+        found = self._tables.get((way, device))
+        if found is None:
+            found = self._tables[way, device] = way.tables(self.grid, self.wanted, self._chosen, device)
+        return found
+
+
+class PendingStatistics:
+    """Statistics that a GPU may have yet to compute: what is small is sent to the CPU as sums, and estimated there."""
+
+    def __init__(self, plan: Plan, found: dict[str, Figure], shape: torch.Size) -> None:
+        """found: as `Sums.run` gives them. shape: rows and heads."""
+        self._plan, self._shape = plan, shape
+        self._way = OnTheWay([x for figure in found.values() for x in figures.tensors(figure)])
+        self._found = {name: figures.filled(figure, repeat(torch.empty(0))) for name, figure in found.items()}
+
+    def ready(self) -> bool:
+        """Whether `result` need not wait."""
+        return self._way.ready()
+
+    def result(self) -> MapStatistics:
+        """The statistics, once they are there; to be called once."""
+        there = iter(self._way.take())
+        found = {name: figures.filled(figure, there) for name, figure in self._found.items()}
+        read: dict[str, Any] = {name: figures.read(name, figure, self._shape) for name, figure in found.items()}
+        plan = self._plan
+        return MapStatistics(plan.grid, plan.wanted, plan.queries, **read)
 
 
 def check_queries(grid: TokenGrid, queries: int) -> None:
@@ -128,30 +194,3 @@ def _way(q: Tensor, k: Tensor, grid: TokenGrid, wanted: Wanted) -> tuple[type[Su
     if fused is not None and fused.suits(grid, wanted):
         return fused.FusedSums, fused.HEADS
     return Sums, heads_together(grid.tokens)
-
-
-def _join(parts: list[Any], shape: torch.Size) -> Any:
-    """Heads that were computed apart, together again."""
-    if isinstance(parts[0], Tensor):
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).unflatten(0, shape)
-    error = None if parts[0].error is None else _join([part.error for part in parts], shape)
-    return Estimate(_join([part.value for part in parts], shape), error)
-
-
-def _on_cpu(figures: dict[str, Any]) -> dict[str, Any]:
-    """All of them, float32, in one transfer: each would wait for the GPU."""
-    tensors: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        tensors.append(tensor)
-        return tensor
-
-    def change(by: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        found = {}
-        for name, figure in figures.items():
-            found[name] = figure.map(by) if isinstance(figure, Estimate) else by(figure)
-        return found
-
-    change(note)
-    parts = iter(torch.cat([x.flatten() for x in tensors]).float().cpu().split([x.numel() for x in tensors]))
-    return change(lambda x: next(parts).view(x.shape))

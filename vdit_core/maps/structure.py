@@ -15,13 +15,11 @@ from ..recording.store.query import choose, choose_heads, recorded_run, stored_d
 from ..selection import Selection
 from . import distance, gpu, pictures
 from .crop import Crop
+from .needed import NeededKeys
 from .observer import Observed, crop_of, from_store
 from .statistics import check_queries
 from .view import Shown, View, choose_crop, choose_view, one_map, title
-from .wanted import Wanted
-
-#: Above so many tokens queries are sampled, unless all are asked for: all rows of such a map take a CPU minutes.
-EXACT_UP_TO, SAMPLED = 8192, 1024
+from .wanted import EXACT_UP_TO, SAMPLED, Wanted
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,12 @@ def look(
     device: str | torch.device = "cpu",
     on_call: Callable[[], None] | None = None,
     on_chunk: Callable[[], None] | None = None,
+    top_queries: int | None = Wanted.top_queries,
 ) -> Structure:
     """Look at a recording's maps; every mistake is raised before anything is computed.
 
     Args:
-        selection: of which calls figures are taken. queries, pooled: see `map_statistics` and `Wanted`.
+        selection: of which calls figures are taken. queries, pooled, top_queries: see `map_statistics` and `Wanted`.
         on_call, on_chunk: see `from_store`.
 
     Raises:
@@ -75,8 +74,9 @@ def look(
     if queries is not None:
         check_queries(run.grid, queries)
     shown = Shown(run, heads, view)
+    wanted = Wanted(pooled, top_queries=top_queries)
     observed = from_store(
-        store, selection, Wanted(pooled), queries, device=device, show=shown, on_call=on_call, on_chunk=on_chunk
+        store, selection, wanted, queries, device=device, show=shown, on_call=on_call, on_chunk=on_chunk
     )
     of = heads if view.head is None else (view.head,)
     part = crop_of(store, view.key, of, window, device, on_chunk)
@@ -113,6 +113,13 @@ def per_frame(observed: Observed, view: View) -> Image.Image:
     names = [f"layer {layer}" for layer in layers]
     any_layer = replace(view, key=replace(view.key, layer=-1))
     return pictures.frames_picture(maps, names, "Attention from frame to frame · " + title(observed.run, any_layer))
+
+
+def needed(observed: Observed) -> Image.Image:
+    """How many keys each head needs."""
+    found = NeededKeys.of(observed)
+    title = f"Keys that hold {100 * found.mass:g} % of a query's attention · {observed.run.grid}"
+    return pictures.needed_picture(found.values, found.layers, found.heads, title)
 
 
 def decay(observed: Observed) -> Image.Image:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..reporting.tables import markdown
 from . import distance
 from .estimate import Estimate
+from .needed import NeededKeys
 from .observer import Observed
 from .statistics import MapStatistics
 
@@ -20,6 +21,7 @@ _FIGURES: dict[str, Callable[[MapStatistics], Estimate]] = {
     "same_place": lambda found: found.spatial.map(lambda x: x[..., :2].sum(-1)),
     "entropy": lambda found: found.entropy,
     "strongest": lambda found: found.top.map(lambda x: x[..., found.wanted.top.index(0.1)]),
+    "needed": lambda found: found.needed,
     "largest_column_mass": lambda found: found.largest,
 }
 
@@ -29,7 +31,8 @@ def summary(observed: Observed) -> dict[str, Any]:
 
     same_frame: the mass on keys of the query's own frame. same_place: on keys at most one token away in the frame, in
     any frame. Both also for a map without preference. entropy: nats, and as a share of the largest possible. strongest:
-    the mass on the strongest 10 % of a query's keys. largest_column_mass: the most that a single key gets, 1 is
+    the mass on the strongest 10 % of a query's keys. needed: the share of the keys that hold 95 % of a query's
+    attention; needed_by_head: the same of each head. largest_column_mass: the most that a single key gets, 1 is
     uniform. text: the share of the attention that went to text beside the grid, if there is any. errors: of those that
     are estimates, an upper bound of the standard error: maps share their sampled queries, so all that is certain is
     that a mean's error is no larger than the mean of the errors.
@@ -53,9 +56,11 @@ def summary(observed: Observed) -> dict[str, Any]:
         "grid": str(grid),
         "queries": "all" if first.exact else first.queries,
         "top_queries": "all" if first.top_queries == grid.tokens else first.top_queries,
+        "tokens": grid.tokens,
         "maps": len(observed.calls) * len(observed.heads) * observed.run.samples,
         "uniform": {"same_frame": round(float(in_time[0]), 5), "same_place": round(float(in_space[:2].sum()), 5)},
         "layers": layers,
+        "needed_by_head": NeededKeys.of(observed).as_json(),
     }
 
 
@@ -75,7 +80,9 @@ def _mean(calls: Sequence[MapStatistics], read: Callable[[MapStatistics], Estima
 def as_text(found: dict[str, Any]) -> str:
     """`summary` as a table (Markdown), and below it of what the figures are."""
     uniform = found["uniform"]
-    heads = ["layer", "same frame", "same place", "entropy, of the largest", "strongest 10 %", "largest column mass"]
+    heads = ["layer", "same frame", "same place", "entropy, of the largest", "strongest 10 %"]
+    mass = found["needed_by_head"]["mass"]
+    heads += [f"keys for {100 * mass:g} %", "largest column mass"]
     joint = all("text" in row for row in found["layers"].values())
     heads += ["to text or guides"] * joint
     rows = []
@@ -86,17 +93,19 @@ def as_text(found: dict[str, Any]) -> str:
             return f"{row[name]:.0%}" if error is None else f"{row[name]:.0%} ± {error:.1%}"
 
         shares = [share(name) for name in ("same_frame", "same_place", "entropy_share", "strongest")]
+        off = row["errors"].get("needed")
+        shares.append(f"{row['needed']:.1%}" + ("" if off is None else f" ± {off:.1%}"))
         error = row["errors"].get("largest_column_mass")
         largest = f"{row['largest_column_mass']:.1f}" + ("" if error is None else f" ± {error:.1f}")
         rows.append([str(layer), *shares, f"{largest} x uniform", *([f"{row['text']:.0%}"] if joint else [])])
     even = [f"{uniform[name]:.0%}" for name in ("same_frame", "same_place")]
-    rows.append(["(uniform)", *even, "100%", "10%", "1.0", *[""] * joint])
+    rows.append(["(uniform)", *even, "100%", "10%", f"{mass:.1%}", "1.0", *[""] * joint])
     return f"{markdown(heads, rows)}\n\n{of_what(found)}"
 
 
 def of_what(found: dict[str, Any]) -> str:
     """In a sentence or two, what the figures of a `summary` were computed of."""
-    text = f"{found['maps']} maps on {found['grid']}; {found['queries']} queries of each"
+    text = f"{found['maps']} maps on {found['grid']}; {of_queries(found)} of each"
     if any("text" in row for row in found["layers"].values()):
         text = f"Of the grid's own part of each map. {text}"
     if found["top_queries"] != found["queries"]:
@@ -104,3 +113,8 @@ def of_what(found: dict[str, Any]) -> str:
     if found["queries"] == "all":
         return text + ("." if found["top_queries"] == "all" else "; ± a standard error, at most.")
     return text + "; ± a standard error, at most. The largest of estimates tends to be too large."
+
+
+def of_queries(found: dict[str, Any]) -> str:
+    """Of how many queries the figures of a `summary` are, in words."""
+    return "all queries" if found["queries"] == "all" else f"{found['queries']:,} of {found['tokens']:,} queries"

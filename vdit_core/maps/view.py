@@ -94,8 +94,12 @@ class Shown:
     view: View
     maps: dict[Evaluation, Tensor] = field(default_factory=dict)
 
+    def looks_at(self, key: Key) -> bool:
+        """Whether a call's whole statistics are needed, or their small part will do."""
+        return (key.branch, key.layer) == (self.view.key.branch, self.view.key.layer)
+
     def __call__(self, key: Key, found: MapStatistics) -> None:
-        if (key.branch, key.layer) == (self.view.key.branch, self.view.key.layer) and found.pooled is not None:
+        if self.looks_at(key) and found.pooled is not None:
             self.maps[key.evaluation] = one_map(found.pooled.value, self.heads, self.view)
 
 

@@ -24,8 +24,9 @@ from torch import Tensor
 from ..attention import reference
 from ..call import TokenGrid
 from ..maps import distance
+from ..maps.sampling import sample
 from ..maps.statistics import check_queries
-from ..maps.sums import heads_together, sample
+from ..maps.sums import heads_together
 
 #: Keys at most so many tokens away, down and across, are still "at" a place.
 NEAR = 1

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..call import AttentionCall, Run
-from ..maps.sums import sample
+from ..maps.sampling import sample
 from ..observer import RunObserver
 from ..recording.store import AttentionStore, Evaluation, Key, StoreError
 from ..recording.store.query import choose, choose_heads, recorded_run

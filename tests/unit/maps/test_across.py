@@ -12,6 +12,7 @@ from PIL import Image
 from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.cli import main
 from vdit_core.maps import across
+from vdit_core.maps.needed import Published
 from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
 
 ONE, OTHER = ModelSignature(3, 2, 8), ModelSignature(5, 4, 8)
@@ -89,6 +90,29 @@ def test_text_and_file_hold_both_models_and_the_baseline():
     assert whole["compared"]["means"] == found.means()
     assert len(whole["compared"]["second"]["depth"]) == 5
     assert whole["compared"]["layers"]["time"][0] == pytest.approx(float(found.measured["time"][0]), abs=1e-4)
+
+
+def test_heads_of_models_of_one_shape_are_ranked_by_the_keys_they_need():
+    first, second = recording(ONE, SMALL, LOCAL, kind="one"), recording(ONE, LARGE, LOCAL, seed=3, kind="other")
+    found, itself = compared(first, second), compared(first, first)
+    needed = found.first.needed
+    assert itself.rank_correlation == pytest.approx(1)
+    assert found.rank_correlation == needed.rank_correlation(found.second.needed)
+    published = Published("a model", -needed.values)
+    text = across.verdict(found, itself, published=(None, published))
+    assert f"{found.rank_correlation:.2f} (the two models), 1.00 (two recordings of the first)" in text
+    assert "(second and a model, published)" in text
+    assert "(first and a model, published)" not in text
+    assert json.loads(across.as_json(found, published=(published,)))["published"]["first"][
+        "rank_correlation"
+    ] == pytest.approx(-1)
+    assert "cannot be paired" not in text
+
+
+def test_heads_of_models_of_two_shapes_cannot_be_paired():
+    found = compared(recording(ONE, SMALL, LOCAL), recording(OTHER, LARGE, LOCAL))
+    assert found.rank_correlation is None
+    assert "The layers and heads of the two models cannot be paired: 3 x 2 and 5 x 4." in across.verdict(found)
 
 
 def test_two_models_are_told_from_two_recordings():

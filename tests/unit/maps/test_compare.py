@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 import torch
 
 from vdit_core.call import TokenGrid
-from vdit_core.maps.compare import compare, compare_maps
+from vdit_core.maps.compare import as_json, compare, compare_maps, verdict
+from vdit_core.maps.needed import Published
+from vdit_core.maps.observer import from_store
+from vdit_core.maps.wanted import Wanted
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import StoreError
 from vdit_core.selection import Indices, Selection, SelectionError
@@ -64,6 +68,27 @@ def test_a_recording_is_itself_and_not_its_shuffled_self(recorded):
     assert found.measured["cosine"].shape == (3, 2)
     assert found.measured["cosine"].min() > 0.999
     assert found.shuffled["cosine"].max() < 0.9
+
+
+def test_heads_are_ranked_by_the_keys_they_need(recorded):
+    first, second = recorded(1), recorded(2)
+    found, itself = compare(first, second), compare(first, first)
+    observed = from_store(first, wanted=Wanted(top_queries=None))
+    one, _ = found.needed
+    for layer in range(3):
+        calls = torch.cat([call.needed.value for call in observed.of_layer(layer)]).double().mean(0)
+        np.testing.assert_allclose(one.values[layer], calls.numpy(), atol=1e-6)
+    assert itself.needed[0].rank_correlation(itself.needed[1]) == pytest.approx(1)
+    published = Published("a model", -one.values)
+    said = verdict(found, itself, published=published)
+    between = one.rank_correlation(found.needed[1])
+    assert f"by the keys that hold 95 % of their attention: {between:.2f} (the two recordings), 1.00" in said
+    assert "1.00 (first and baseline), -1.00 (first and a model, published)" in said
+    whole = json.loads(as_json(found, published=published))
+    assert whole["compared"]["needed"]["rank_correlation"] == pytest.approx(between, abs=1e-4)
+    assert whole["published"]["rank_correlation"]["first"] == pytest.approx(-1)
+    assert np.shape(whole["compared"]["needed"]["second"]) == (3, 2)
+    assert "published" not in verdict(found)
 
 
 def test_the_heads_that_both_hold_are_compared(recorded):

@@ -30,8 +30,8 @@ def recorded(host):
 def seen(monkeypatch) -> list[torch.Tensor]:
     """The queries that statistics were computed of."""
     given = []
-    plain = observer.map_statistics
-    monkeypatch.setattr(observer, "map_statistics", lambda q, *rest: given.append(q) or plain(q, *rest))
+    plain = observer.Plan.start
+    monkeypatch.setattr(observer.Plan, "start", lambda self, q, *rest: given.append(q) or plain(self, q, *rest))
     return given
 
 

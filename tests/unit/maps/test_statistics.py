@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
-from vdit_core.maps import distance
-from vdit_core.maps import sums as rows
+from vdit_core.maps import distance, sampling, sums
 from vdit_core.maps.crop import Crop, map_crop
 from vdit_core.maps.statistics import map_statistics
 from vdit_core.maps.wanted import Wanted
@@ -38,7 +37,7 @@ def close(found, expected):
 def chunks(request, monkeypatch):
     if request.param == "many chunks":
         monkeypatch.setattr("vdit_core.attention.reference.CHUNK_BYTES", 4 * 40 * 3)
-        monkeypatch.setattr(rows, "MIN_ROWS", 1)
+        monkeypatch.setattr(sums, "MIN_ROWS", 1)
 
 
 @pytest.mark.usefixtures("chunks")
@@ -124,7 +123,7 @@ def test_samples_are_spread_evenly_and_do_not_repeat(data):
     drawn = [data.draw(st.integers(1, most)) for most in (9, 20, 20)]
     grid = TokenGrid(*drawn, prefix=data.draw(st.integers(0, 30)))
     queries = data.draw(st.integers(1, grid.tokens))
-    chosen = rows.sample(grid, queries, data.draw(st.integers(0, 9)))
+    chosen = sampling.sample(grid, queries, data.draw(st.integers(0, 9)))
     assert len(chosen) == len(chosen.unique()) == queries
     assert (chosen.diff() > 0).all()
     size = grid.height * grid.width
@@ -134,7 +133,7 @@ def test_samples_are_spread_evenly_and_do_not_repeat(data):
 
 def test_every_query_is_as_likely_as_any_other():
     grid, times = TokenGrid(5, 3, 3, prefix=2), 4000
-    drawn = torch.cat([rows.sample(grid, 20, seed) for seed in range(times)])
+    drawn = torch.cat([sampling.sample(grid, 20, seed) for seed in range(times)])
     expected = times * 20 / grid.tokens
     often = torch.bincount(drawn, minlength=grid.tokens)
     assert (often - expected).abs().max() < 5 * math.sqrt(expected * (1 - 20 / grid.tokens))
@@ -146,7 +145,7 @@ def test_with_the_fewest_queries_every_figure_has_an_honest_error(grid):
     exact = map_statistics(q, k, grid, Wanted(pooled=2, top_queries=grid.tokens))
     within = total = 0
     for seed in range(20):
-        found = map_statistics(q, k, grid, Wanted(pooled=2), queries=rows.min_queries(grid), seed=seed)
+        found = map_statistics(q, k, grid, Wanted(pooled=2), queries=sampling.min_queries(grid), seed=seed)
         for name in ("frames", "temporal", "spatial", "entropy", "pooled", "column_mass"):
             figure = getattr(found, name)
             assert figure.value.isfinite().all()

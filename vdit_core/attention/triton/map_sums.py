@@ -28,7 +28,7 @@ _LN2 = tl.constexpr(math.log(2))
 def _row_masses(
     q_ptr, k_ptr, lse_ptr, entropy_ptr, scratch_ptr, out_ptr, key_edges_ptr, row_edges_ptr, tiles_ptr,
     scale, q_head, q_row, k_head, k_row, rows, heads, key_segments, row_segments, tiles,
-    DIM: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, EACH: tl.constexpr,
+    DIM: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     dims, lanes = tl.arange(0, DIM), tl.arange(0, ROWS)
     scratch_ptr += tl.program_id(0).to(tl.int64) * key_segments * ROWS
@@ -62,23 +62,19 @@ def _row_masses(
             known = segments < key_segments
             part = tl.load(scratch_ptr + segments[:, None] * ROWS + lanes, mask=known[:, None], other=float("-inf"))
             weight = tl.exp2(part - lse[None, :])
-            if EACH:
-                at = out_ptr + (head * rows + row[None, :]) * key_segments + segments[:, None]
-                tl.store(at, weight, mask=known[:, None] & live[None, :])
-            else:
-                for i in tl.static_range(MERGED):
-                    mine = first_segment + i
-                    if mine < end_segment:
-                        within = (row >= tl.load(row_edges_ptr + mine)) & (row < tl.load(row_edges_ptr + mine + 1))
-                        summed = tl.sum(tl.where(within[None, :], weight, 0.0), 1)
-                        tl.store(out_ptr + (head * row_segments + mine) * key_segments + segments, summed, mask=known)
+            for i in tl.static_range(MERGED):
+                mine = first_segment + i
+                if mine < end_segment:
+                    within = (row >= tl.load(row_edges_ptr + mine)) & (row < tl.load(row_edges_ptr + mine + 1))
+                    summed = tl.sum(tl.where(within[None, :], weight, 0.0), 1)
+                    tl.store(out_ptr + (head * row_segments + mine) * key_segments + segments, summed, mask=known)
         tl.debug_barrier()
 
 
 def row_masses(
-    q: Tensor, k: Tensor, key_edges: Tensor, width: int, row_edges: Tensor, tiles: Tensor, each: bool
+    q: Tensor, k: Tensor, key_edges: Tensor, width: int, row_edges: Tensor, tiles: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The mass that queries give to segments of keys.
+    """The mass that segments of queries give to segments of keys.
 
     Args:
         q: (heads, rows, d). k: (heads, tokens, d).
@@ -87,24 +83,21 @@ def row_masses(
         row_edges: int32, likewise.
         tiles: int32, which segments of rows each tile begins with, then their number; the segments of a tile are at
             most `MERGED` and together at most `ROWS` wide.
-        each: masses of every row, or summed over each segment of rows.
 
     Returns:
-        float32: lse (heads, rows); entropy (heads, rows) in nats; masses (heads, rows or segments of rows, segments of
-        keys).
+        float32: lse (heads, rows); entropy (heads, rows) in nats; masses (heads, segments of rows, segments of keys).
     """
     heads, rows, dim = q.shape
     key_segments, row_segments, count = len(key_edges) - 1, len(row_edges) - 1, len(tiles) - 1
-    # Sampled rows are few: smaller tiles of them keep more of the GPU busy. Tile sizes were tuned on an H200.
-    edge = 64 if each else ROWS
+    # Tile sizes were tuned on an H200.
     programs = min(count * heads, 8 if not q.is_cuda else _PER_PROCESSOR * _processors(q.device))
     lse, entropy = q.new_empty(2, heads, rows, dtype=torch.float32)
-    scratch = q.new_empty(programs, key_segments, edge, dtype=torch.float32)
-    out = q.new_empty(heads, rows if each else row_segments, key_segments, dtype=torch.float32)
+    scratch = q.new_empty(programs, key_segments, ROWS, dtype=torch.float32)
+    out = q.new_empty(heads, row_segments, key_segments, dtype=torch.float32)
     _row_masses[(programs,)](
         q, k, lse, entropy, scratch, out, key_edges, row_edges, tiles,
         softmax_scale(dim), *q.stride()[:2], *k.stride()[:2], rows, heads, key_segments, row_segments, count,
-        DIM=dim, ROWS=edge, KEYS=width, EACH=each, num_warps=edge // 16, num_stages=2,
+        DIM=dim, ROWS=ROWS, KEYS=width, num_warps=ROWS // 16, num_stages=2,
     )  # fmt: skip
     return lse, entropy, out
 
@@ -212,8 +205,9 @@ def distances(mass: Tensor, place: Tensor, width: int, count: int) -> Tensor:
     heads, rows, size = mass.shape
     out = mass.new_empty(heads, rows, count)
     block = triton.next_power_of_2(size)
+    # Few warps a row: at each of its `count` sums they wait for one another.
     _distances[(heads * rows,)](
-        mass, place, out, rows, size, width, count, PLACES=block, num_warps=max(1, min(16, block // 512))
+        mass, place, out, rows, size, width, count, PLACES=block, num_warps=max(1, min(16, block // 2048))
     )
     return out
 

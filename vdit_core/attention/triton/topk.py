@@ -1,6 +1,9 @@
-"""The largest numbers of each row, their places or their sum: found by bisection instead of sorting (Triton)."""
+"""The largest numbers of each row, their places, their sum or how many they are: found by bisection instead of sorting
+(Triton)."""
 
 from __future__ import annotations
+
+import struct
 
 import torch
 import triton
@@ -74,11 +77,26 @@ def select(scores: Tensor, kept: Tensor, first: Tensor, counts: Tensor, most: in
 
 
 @triton.jit
-def _largest_sums(mass_ptr, counts_ptr, out_ptr, keys, shares, KEYS: tl.constexpr):
+def _reach(mass, order, wanted, low, high):
+    """Between which two numbers the smallest of the fewest lies whose sum, the largest first, reaches `wanted`: those
+    from `low` on do, those from `high` on do not. At last there is but one such number, or there are equal ones."""
+    reach, exceed = tl.sum(tl.where(order >= low, mass, 0.0)), 0.0
+    while (low + 1 < high) & (reach - exceed > 1.5 * low.to(tl.float32, bitcast=True)):
+        middle = (low + high) >> 1  # of numbers from 0 to 1: it fits
+        found = tl.sum(tl.where(order >= middle, mass, 0.0))
+        enough = found >= wanted
+        low, high = tl.where(enough, middle, low), tl.where(enough, high, middle)
+        reach, exceed = tl.where(enough, found, reach), tl.where(enough, exceed, found)
+    return low, high
+
+
+@triton.jit
+def _strongest(mass_ptr, counts_ptr, out_ptr, keys, shares, reached, least, KEYS: tl.constexpr):
     row, key = tl.program_id(0).to(tl.int64), tl.arange(0, KEYS)
     mass = tl.load(mass_ptr + row * keys + key, mask=key < keys, other=-1.0)
     order = mass.to(tl.int32, bitcast=True)  # of numbers from 0 as of their bits; -1 stays behind them all
     highest = tl.max(order) + 1
+    out_ptr += row * (shares + 1)
     for share in range(shares):
         count = tl.load(counts_ptr + share)
         low = tl.min(tl.where(key < keys, order, highest))
@@ -87,18 +105,31 @@ def _largest_sums(mass_ptr, counts_ptr, out_ptr, keys, shares, KEYS: tl.constexp
         total = tl.sum(tl.where(order >= high, mass, 0.0))
         between = tl.sum(tl.where((order >= low) & (order < high), mass, 0.0))
         part = (count - exceed).to(tl.float32) / (reach - exceed).to(tl.float32)
-        tl.store(out_ptr + row * shares + share, total + between * part)
+        tl.store(out_ptr + share, total + between * part)
+
+    wanted = tl.minimum(reached, tl.sum(tl.where(order >= least, mass, 0.0)))
+    low, high = _reach(mass, order, wanted, least, highest)
+    above, between = order >= high, (order >= low) & (order < high)
+    lacking = wanted - tl.sum(tl.where(above, mass, 0.0))
+    equal = tl.sum(between.to(tl.int32)).to(tl.float32)
+    each = tl.sum(tl.where(between, mass, 0.0)) / equal
+    more = tl.minimum(tl.maximum(tl.ceil(lacking / each), 1.0), equal)
+    tl.store(out_ptr + shares, tl.sum(above.to(tl.int32)).to(tl.float32) + more)
 
 
-def largest_sums(mass: Tensor, counts: Tensor) -> Tensor:
-    """The sums of each row's largest numbers.
+def strongest(mass: Tensor, counts: Tensor, reached: float) -> Tensor:
+    """The sums of each row's largest numbers; and how many of them, the largest first, reach a sum.
 
-    mass: float32 (.., keys), 0 to 1, at most 131072 keys. counts: int32 (n,), how many are summed. Returns: (.., n).
+    mass: float32 (.., keys), 0 to 1, each row's sum 1 but for rounding, at most 131072 keys. counts: int32 (n,), how
+    many are summed. reached: above 0 and below 1. Returns: float32 (.., n + 1), the count behind the sums.
     """
     keys = mass.shape[-1]
     block = triton.next_power_of_2(keys)
-    out = mass.new_empty(*mass.shape[:-1], len(counts))
-    _largest_sums[(out[..., 0].numel(),)](
-        mass, counts, out, keys, len(counts), KEYS=block, num_warps=max(4, min(32, block // 1024))
-    )
+    out = mass.new_empty(*mass.shape[:-1], len(counts) + 1)
+    # Smaller numbers make up at most half of what may be left out, so the bisection need not look there.
+    (least,) = struct.unpack("i", struct.pack("f", (1 - reached) / (2 * keys)))  # its bits
+    _strongest[(out[..., 0].numel(),)](
+        mass, counts, out, keys, len(counts), reached, least,
+        KEYS=block, num_warps=max(4, min(32, block // 1024)),
+    )  # fmt: skip
     return out
