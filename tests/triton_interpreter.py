@@ -1,7 +1,7 @@
 """Triton's kernels on the CPU: checks are run by its interpreter, in a process of their own.
 
 Triton must know when it is imported that it is to interpret. Use: a test calls `run` with a file of `check_…`
-functions, which imports this module first.
+functions, which call `mend` in a fixture.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def run(checks: Path) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
+@lru_cache
 def mend() -> None:
     """What the interpreter of Triton 3.6 lacks."""
     import numpy as np

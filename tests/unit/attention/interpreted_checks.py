@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-import triton.runtime.interpreter as interpreter
+from triton_interpreter import mend
 
 from vdit_core.attention.triton import topk
 from vdit_core.call import TokenGrid
@@ -16,15 +16,8 @@ NAMES = ("frames", "temporal", "spatial", "entropy", "top", "needed", "largest",
 
 
 @pytest.fixture(autouse=True)
-def arrays_of_one_number(monkeypatch):
-    """From numpy 2.4 on they are no whole numbers, as which the interpreter takes the ends of loops."""
-    plain = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        plain(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+def mended():
+    mend()
 
 
 def rows_of(kind: str, keys: int) -> torch.Tensor:

@@ -32,7 +32,7 @@ def test_it_compiles_for(capability, int8):
     signature = {name: "constexpr" if name.isupper() else kind for name, kind in whole.items()}
     shared = {80: 163, 89: 99, 90: 227, 120: 99}[capability] * 1024
     options = triton_blocks.tuned(capability // 10, shared, int8, safe=True, dim=128, keys=64) | {"TMA": False}
-    fixed = {"DIM": 128, "QUERIES": 128, "KEYS": 64, "INT8": int8, "WHICH": 1, "TMA": options.pop("TMA")}
+    fixed = {"DIM": 128, "QUERIES": 128, "KEYS": 64, "PARTS": 8, "INT8": int8, "WHICH": 1, "TMA": options.pop("TMA")}
     source = ASTSource(
         fn=triton_blocks._attend,
         signature=signature,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from vdit_core.call import TokenGrid
 from vdit_core.sparse.block_mask import top_k, top_p, with_dense_queries
-from vdit_core.sparse.kernels import kernels_for
 from vdit_core.sparse.kernels import gathered as gathered_file
+from vdit_core.sparse.kernels import kernels_for
 from vdit_core.sparse.kernels.gathered import Gathered
 from vdit_core.sparse.patterns import PATTERNS
 from vdit_core.sparse.patterns.always import always, placeless

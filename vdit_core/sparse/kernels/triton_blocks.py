@@ -24,7 +24,7 @@ except ImportError:  # a Triton of before it
 _SAFE = tl.constexpr(100.0)
 #: Which programs a launch computes: all; those whose scores are safe, by a loop without maxima; or the others.
 ALL, SAFE, UNSAFE = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-_PARTS = tl.constexpr(8)  # a row's mass is summed in so many parts: threads exchange nothing until the end
+_PARTS = 8  # a row's mass is summed in so many parts: threads exchange nothing until the end
 
 
 @triton.jit
@@ -56,7 +56,7 @@ def _attend(
     scale_ptr, q_scale_ptr, k_scale_ptr, q_norm_ptr, k_norm_ptr,
     out_row, out_head, out_token, list_row, list_head, list_block, count_row, count_head, count_block,
     heads, query_blocks, tokens, places,
-    DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr,
+    DIM: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, PARTS: tl.constexpr, STAGES: tl.constexpr,
     INT8: tl.constexpr, WHICH: tl.constexpr, TMA: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0)
@@ -78,7 +78,7 @@ def _attend(
         largest = tl.max(tl.load(q_norm_ptr + map * places + place), 0) * tl.load(k_norm_ptr + map) * scale
         count = tl.where((largest <= _SAFE) == (WHICH == SAFE), count, 0)
     total = tl.zeros((QUERIES, DIM), tl.float32)
-    parts = tl.zeros((QUERIES, _PARTS), tl.float32)
+    parts = tl.zeros((QUERIES, PARTS), tl.float32)
     highest = tl.full((QUERIES,), NOTHING, tl.float32)
     for i in tl.range(0, count, num_stages=STAGES):
         first = tl.load(list_ptr + i) * KEYS
@@ -93,7 +93,7 @@ def _attend(
             highest = higher
             parts *= shrink[:, None]
             total *= shrink[:, None]
-        parts += tl.sum(tl.reshape(weight, (QUERIES, KEYS // _PARTS, _PARTS)), 1)
+        parts += tl.sum(tl.reshape(weight, (QUERIES, KEYS // PARTS, PARTS)), 1)
         total = tl.dot(weight.to(v.dtype), v, total)
     inside = (place < tokens) & (count > 0)  # every list has a block: another launch computes the others
     token = tl.load(permutation_ptr + place, mask=inside, other=0).to(tl.int64)
@@ -141,7 +141,8 @@ class TritonBlocks:
                         scale, of_q, of_k, lengths.queries, lengths.longest_key,
                         *part.stride()[:3], *blocks.stride()[:3], *counts.stride(),
                         heads, tiles.query_blocks, tiles.grid.tokens, places,
-                        DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, INT8=int8, WHICH=which, **options,
+                        DIM=dim, QUERIES=tiles.queries, KEYS=tiles.keys, PARTS=min(_PARTS, tiles.keys),
+                        INT8=int8, WHICH=which, **options,
                     )  # fmt: skip
         return out
 
