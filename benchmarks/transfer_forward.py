@@ -164,6 +164,7 @@ def main() -> None:
             )
             for n in (1, 2, 4)
         ),
+        Case("statistics of all layers, as chosen", lambda: (MapObserver(every),)),
         *(
             Case(f"statistics of all layers, {queries} queries{name}",
                  lambda wanted=wanted, queries=queries: (MapObserver(every, wanted, min(queries, tokens)),))

@@ -76,13 +76,13 @@ class Plans:
 class MapObserver(RunObserver[Observed]):
     """Computes statistics of chosen calls while the model samples; keeps no queries or keys, changes nothing.
 
-    On a GPU the sampling does not wait for them. Whoever watches all layers at every step wants little of each call:
-    `Wanted().small()`, or a `show`; whole statistics are megabytes a call.
+    On a GPU the sampling does not wait for them.
 
     Args:
         selection: which calls. wanted, seed: see `map_statistics`. show: None keeps everything.
         queries: likewise; "auto": all of small maps; of large ones SAMPLED, or SAMPLED_EVERYWHERE where more than the
-            share EVERYWHERE of a run's calls is observed.
+            share EVERYWHERE of a run's calls is observed. If nothing else is wanted or shown, that is then
+            `Wanted.light`: whole statistics are megabytes a call.
 
     Raises (in `begin`):
         SelectionError: if the selection does not fit the run.
@@ -112,8 +112,12 @@ class MapObserver(RunObserver[Observed]):
         return self.result
 
     def _start(self, run: Run, chosen: ResolvedSelection) -> Observed:
-        queries = auto_queries(run, chosen) if isinstance(self.queries, str) else self.queries
-        self._plans = Plans(run.grid, self.wanted, queries, self.seed, self.show)
+        auto = isinstance(self.queries, str)
+        queries = auto_queries(run, chosen) if auto else self.queries
+        wanted = self.wanted
+        if auto and wanted is None and self.show is None and everywhere(run, chosen):
+            wanted = Wanted().light()
+        self._plans = Plans(run.grid, wanted, queries, self.seed, self.show)
         observed = Observed(run, chosen.heads)
         self._coming = Queue(lambda key, found: observed.put(key, found, self.show))
         return observed
@@ -147,8 +151,13 @@ def auto_queries(run: Run, chosen: ResolvedSelection) -> int | None:
     """How many queries stand for all while a run goes on, if nobody says; None: all are computed."""
     if run.grid.tokens <= EXACT_UP_TO:
         return None
+    return max(SAMPLED_EVERYWHERE, min_queries(run.grid)) if everywhere(run, chosen) else SAMPLED
+
+
+def everywhere(run: Run, chosen: ResolvedSelection) -> bool:
+    """Whether so many calls on large maps are observed that the run would feel it."""
     share = len(chosen.layers) * len(chosen.steps) / max(1, run.model.layers * run.steps)
-    return SAMPLED if share <= EVERYWHERE else max(SAMPLED_EVERYWHERE, min_queries(run.grid))
+    return run.grid.tokens > EXACT_UP_TO and share > EVERYWHERE
 
 
 def of_queries(found: MapStatistics) -> str:

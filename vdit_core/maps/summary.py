@@ -15,12 +15,13 @@ from .estimate import Estimate
 from .needed import NeededKeys
 from .observer import Observed
 from .statistics import MapStatistics
+from .wanted import STRONGEST
 
 _FIGURES: dict[str, Callable[[MapStatistics], Estimate]] = {
     "same_frame": lambda found: found.temporal.map(lambda x: x[..., 0]),
     "same_place": lambda found: found.spatial.map(lambda x: x[..., :2].sum(-1)),
     "entropy": lambda found: found.entropy,
-    "strongest": lambda found: found.top.map(lambda x: x[..., found.wanted.top.index(0.1)]),
+    "strongest": lambda found: found.top.map(lambda x: x[..., found.wanted.top.index(STRONGEST)]),
     "needed": lambda found: found.needed,
     "largest_column_mass": lambda found: found.largest,
 }

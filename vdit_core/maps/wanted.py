@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 EXACT_UP_TO = 8192
 #: So many then; and of so many where more than this share of a run's calls is observed, which the run must not feel.
 SAMPLED, SAMPLED_EVERYWHERE, EVERYWHERE = 1024, 256, 0.25
+#: Of this share of the keys every table tells the mass.
+STRONGEST = 0.1
 #: A mass counts as reached this far below it: the sums of float32 weights are no nearer to the truth.
 REACHED_WITHIN = 1e-6
 
@@ -48,3 +50,7 @@ class Wanted:
     def small(self) -> Wanted:
         """Only what `MapStatistics.small` keeps."""
         return replace(self, pooled=None, per_token=False)
+
+    def light(self) -> Wanted:
+        """Only what a table of layers tells: for whoever watches a whole run, which must not feel it."""
+        return replace(self.small(), top=(STRONGEST,))

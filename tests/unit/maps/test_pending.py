@@ -12,6 +12,7 @@ from vdit_core.maps import observer, pending
 from vdit_core.maps.estimate import Estimate
 from vdit_core.maps.observer import MapObserver, auto_queries, from_store
 from vdit_core.maps.statistics import map_statistics
+from vdit_core.maps.summary import summary
 from vdit_core.maps.wanted import Wanted
 from vdit_core.recording.recorder import Recorder
 from vdit_core.selection import Indices, Selection
@@ -158,7 +159,10 @@ def test_the_verdict_says_how_many(host, monkeypatch):
         monkeypatch.setattr(observer, name, value)
     host(grid=GRID).run(1, watch)
     assert watch.verdict().text == "observed 18 calls, 70 of 92 queries, sampled"
-    assert watch.observed.calls.popitem()[1].queries == 70
+    found = watch.observed.calls.popitem()[1]
+    assert found.queries == 70
+    assert (found.pooled, found.column_mass, found.top.value.shape[-1]) == (None, None, 1)
+    assert summary(watch.observed)["layers"]
 
 
 def test_another_word_for_queries_is_refused():
