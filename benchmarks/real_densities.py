@@ -1,13 +1,15 @@
 """Sparse attention on heads as uneven as real Wan's: one density for all against the published profile, at one mean.
 
-    python benchmarks/real_densities.py [--grid 21 30 52] [--density .15] [--preset "Wan2.1 1.3B T2V"] [--layers 30]
+    python benchmarks/real_densities.py [--grid 21 30 52] [--density .15] [--preset "Wan2.1 1.3B T2V"]
+                                       [--values smooth|noise] [--layers 30]
 
 The weights of real Wan are not here, its published densities are: the share of the keys that hold 95 % of each head's
 attention. Queries and keys are made that have them. Those of a head are sums of waves along time, height and width, as
 position embeddings are, so its attention falls with distance in each of them, by a mixture drawn for the head, and with
 some noise, so that no two queries see the same; how sharply is found by bisection. The statistic that the pack shows
-(`maps.needed`) checks them. Values are normal noise: they have nothing in common, so a head that looks everywhere loses
-most of its output with most of its keys. Real values are smoother.
+(`maps.needed`) checks them. Values are normal noise, or half of it and half slow waves in space and time, as nearby
+tokens of a video are alike. Of noise, a head that looks everywhere loses most of its little output with most of its
+keys.
 
 Prints, for uniform density and for the profile, the milliseconds of all layers (medians) and two errors against dense
 attention: the mean over heads of each head's relative error (root of the mean square), and that of all outputs taken
@@ -48,6 +50,7 @@ PAIRS = (22, 21, 21)  # of waves along time, height and width: Wan's position em
 SHARPEST, ROUNDS = 40.0, 14  # of the bisection
 NOISE = 0.05  # of a feature, beside a wave's 1
 CHECKED = 256  # queries
+SLOW = 3.0  # radians that a smooth value turns from one side of the grid to the other
 
 
 def features(grid: TokenGrid, heads: int, generator: torch.Generator) -> Tensor:
@@ -79,6 +82,21 @@ def of_densities(wanted: Tensor, grid: TokenGrid, generator: torch.Generator) ->
     q, k = (unit * high[:, None, None] ** 2).to(DTYPE), unit.to(DTYPE)
     found = needed_keys(q, k, grid, replace(of, top_queries=CHECKED))
     return q[None], k[None], found.cpu()
+
+
+def values(grid: TokenGrid, heads: int, smooth: bool, generator: torch.Generator) -> Tensor:
+    """(1, heads, tokens, 128), of variance 1."""
+    noise = torch.randn(1, heads, grid.tokens, 128, generator=generator, device=DEVICE)
+    if not smooth:
+        return noise.to(DTYPE)
+    sides = torch.tensor([grid.frames, grid.height, grid.width], device=DEVICE)
+    places = torch.stack(torch.meshgrid(*(torch.arange(int(n), device=DEVICE) for n in sides), indexing="ij")).flatten(
+        1
+    )
+    speed = torch.randn(heads, 128, 3, generator=generator, device=DEVICE) * SLOW / sides
+    phase = torch.rand(heads, 128, 1, generator=generator, device=DEVICE) * 2 * torch.pi
+    waves = (speed @ places.float() + phase).cos() * 2**0.5
+    return ((waves.transpose(1, 2)[None] + noise) / 2**0.5).to(DTYPE).contiguous()
 
 
 def synchronize() -> None:
@@ -131,6 +149,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, nargs=3, default=(21, 30, 52))
     parser.add_argument("--density", type=float, default=0.15)
     parser.add_argument("--preset", default=presets.NAMES[0], choices=presets.NAMES)
+    parser.add_argument("--values", default="smooth", choices=["smooth", "noise"])
     parser.add_argument("--layers", type=int, help="the first so many, for a quick look")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
@@ -149,7 +168,7 @@ def main() -> None:
     for n, of_layer in enumerate(needed):
         q, k, found = of_densities(torch.from_numpy(of_layer), grid, generator)
         apart.append(np.abs(found.numpy() - of_layer))
-        layer = Layer(grid, q, k, torch.randn(q.shape, generator=generator, device=DEVICE).to(DTYPE))
+        layer = Layer(grid, q, k, values(grid, len(of_layer), options.values == "smooth", generator))
         dense = layer.dense().double()
         dense_took += milliseconds(layer.dense)
         norm += float(dense.square().sum())
@@ -161,7 +180,9 @@ def main() -> None:
             row.took += milliseconds(partial(layer.sparse, kernel, share))
         unordered += milliseconds(partial(layer.sparse, kernels[-1], share, ordered=False))
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
-    print(f"{device}, torch {torch.__version__}; {grid}, {len(needed)} layers of {profile.name}")
+    print(
+        f"{device}, torch {torch.__version__}; {grid}, {len(needed)} layers of {profile.name}, values {options.values}"
+    )
     print(f"the heads need what was published, within {np.max(apart):.4f}, on average {np.mean(apart):.4f} of the keys")
     print(f"dense attention, SDPA as it chooses: {dense_took:.1f} ms\n")
     heads = ["density", "mean", "kernel", "all layers, ms", "error, mean of heads", "error, all outputs"]

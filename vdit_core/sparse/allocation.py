@@ -6,8 +6,8 @@ To first order the damages of heads add up. So, with e_h(d) the measured error o
 
 which the lower convex hulls of the e_h solve exactly: the steepest pieces are bought first (`allocate`).
 
-Where only the density n_h is known that a head needs for a given mass, each gets the same multiple of it
-(`proportional`): d_h = c n_h, within bounds.
+Where only the density n_h is known that a head needs for a given mass, half is spent alike and half in proportion to
+it (`by_need`): d_h = density / 2 + c n_h, at most 1.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 _STEP = 0.005  # of density
+ALIKE = 0.5  # the part of a density that all heads get alike, where only their needs are known
 _SMALLEST_NEED = 1e-4  # a smaller need is that much: figures have four decimals
 
 
@@ -46,27 +47,26 @@ def allocate(errors: np.ndarray, levels: np.ndarray, density: float) -> np.ndarr
     return densities
 
 
-def proportional(needed: np.ndarray, density: float, least: float) -> np.ndarray:
-    """The density of each head, float64, of the shape of `needed`: the same multiple of its need, at least `least` and
-    at most 1, and so that the mean is `density`.
+def by_need(needed: np.ndarray, density: float) -> np.ndarray:
+    """The density of each head, float64, of the shape of `needed`: ALIKE of the density for each, what is left in
+    proportion to need, at most 1, and so that the mean is `density`.
 
     Args:
-        needed: float (heads,) or any shape, within 0..1. density: the mean of all densities. least: within 0..1.
+        needed: float (heads,) or any shape, within 0..1. density: the mean of all densities, within 0..1.
 
-    If `density` is too little for the least, all heads get the same.
+    In proportion to need alone, sharp heads would get too little: a block of queries needs the keys around each of its
+    queries, which are many more than one query needs. Measured in benchmarks/real_densities.py.
     """
     if density >= 1:
         return np.ones(needed.shape)
-    if density <= least:
-        return np.full(needed.shape, max(0.0, density))
-    needed = np.maximum(needed, _SMALLEST_NEED)
+    needed, alike = np.maximum(needed, _SMALLEST_NEED), ALIKE * density
     low, high = 0.0, 1 / _SMALLEST_NEED  # at the latter all are whole
     while low < (middle := (low + high) / 2) < high:  # until floats are used up
-        if np.clip(middle * needed, least, 1).mean() < density:
+        if np.minimum(alike + middle * needed, 1).mean() < density:
             low = middle
         else:
             high = middle
-    return np.clip(high * needed, least, 1)
+    return np.minimum(alike + high * needed, 1)
 
 
 def _curve(errors: np.ndarray, levels: np.ndarray, grid: np.ndarray) -> np.ndarray:

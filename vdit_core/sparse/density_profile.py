@@ -1,7 +1,7 @@
 """A density profile: the share of the keys that each head needs to hold a given part of its attention's mass.
 
 It knows less than a `SparseProfile`, which holds errors of the output: what a head loses with fewer keys it does not
-say. So a density is spent in proportion to need (`allocation.proportional`).
+say. So a density is spent by need (`allocation.by_need`).
 
 File format, version 1: JSON, the fields of `DensityProfile`, "format": "vdit density profile", "version": 1; `needed`
 has a line for each layer.
@@ -18,14 +18,11 @@ import numpy as np
 from ..atomic import whole_file
 from ..call import ModelSignature
 from ..json_fields import UNREADABLE, number
-from .allocation import proportional
+from .allocation import by_need
 from .methods import BY_STRENGTH
 from .profile import ProfileError, plain_fields, text_of
 
 FORMAT, VERSION = "vdit density profile", 1
-
-#: The least density of a head: with less a block of queries does not hold even its own neighbourhood.
-LEAST = 0.02
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class DensityProfile:
 
     def densities(self, density: float) -> np.ndarray:
         """The density of each layer and head, float64 (layers, heads), for such a mean."""
-        return proportional(self.table(), density, LEAST)
+        return by_need(self.table(), density)
 
     def temperatures(self, densities: np.ndarray) -> np.ndarray:
         """The temperature of each layer and head, float64 (layers, heads): the model's own, 1."""

@@ -12,7 +12,7 @@ from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.selection import LayerMask
 from vdit_core.sparse import presets
 from vdit_core.sparse.config import SparseConfig
-from vdit_core.sparse.density_profile import LEAST, DensityProfile
+from vdit_core.sparse.density_profile import DensityProfile
 from vdit_core.sparse.density_statistics import rank_correlation
 from vdit_core.sparse.methods import BY_STRENGTH, METHODS
 from vdit_core.sparse.profile import ProfileError
@@ -124,7 +124,7 @@ def test_a_preset_spends_the_density_and_says_so():
     expected = presets.load("Wan2.1 1.3B T2V").densities(0.25)
     assert found.density.numpy() == pytest.approx(expected, abs=1e-6)
     assert float(found.density.mean()) == pytest.approx(0.25, abs=1e-6)
-    assert float(found.density.min()) == pytest.approx(LEAST)
+    assert float(found.density.min()) == pytest.approx(0.125, abs=2e-3), "half is spent alike"
     assert (found.temperature == 1).all()
     editor = SparseAttention(config)
     host.run(1, editor)
@@ -135,12 +135,12 @@ def test_a_preset_spends_the_density_and_says_so():
 
 
 def test_dense_layers_and_the_temperature_go_with_it():
-    config = everywhere(0.25, preset="auto", dense_layers=LayerMask("3, 4:0.5"), temperature=0.8)
-    found, alone = config.resolve(wan().describe()), presets.load("Wan2.1 1.3B T2V").densities(0.25)
+    config = everywhere(0.5, preset="auto", dense_layers=LayerMask("3, 4:0.5"), temperature=0.8)
+    found, alone = config.resolve(wan().describe()), presets.load("Wan2.1 1.3B T2V").densities(0.5)
     assert (found.density[3] == 1).all()
     assert found.density[4].numpy() == pytest.approx((1 + alone[4]) / 2, abs=1e-6)
     part = found.density < 1
-    assert (~part[5]).any(), "heads that get all"
+    assert (~part[0]).any(), "heads that get all"
     assert found.temperature.numpy() == pytest.approx(part.numpy() * 0.8 + ~part.numpy())
 
 
@@ -166,7 +166,7 @@ def test_a_profile_of_ones_own_is_used_instead():
     SyntheticHost().run(1, editor)
     assert str(editor.report).endswith(", spent by the profile of mine")
     density = everywhere(0.2, profile=own).resolve(SyntheticHost().describe()).density
-    assert torch.allclose(density, torch.tensor([[0.1, 0.3]] * 3))
+    assert torch.allclose(density, torch.tensor([[0.15, 0.25]] * 3))
 
 
 def test_densities_of_a_batch_take_its_place():
