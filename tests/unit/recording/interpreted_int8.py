@@ -6,8 +6,10 @@ from __future__ import annotations
 import math
 import os
 import sys
+from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
+sys.path.insert(0, str(Path(__file__).parents[3]))
 
 import torch
 

@@ -67,7 +67,5 @@ def unpack(packed: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     width = triton.next_power_of_2(dim)
     some = max(1, _NUMBERS // width)
     with torch.cuda.device_of(packed):
-        _unpack[(triton.cdiv(tokens, some),)](
-            packed, scales, out, tokens, dim, TOKENS=some, DIM=width, num_warps=4
-        )
+        _unpack[(triton.cdiv(tokens, some),)](packed, scales, out, tokens, dim, TOKENS=some, DIM=width, num_warps=4)
     return out

@@ -201,7 +201,7 @@ class AsyncWriter:
         else:
             for name, part in piece.parts.items():
                 data, start = as_bytes(part), piece.starts.get(name, 0)
-                # NumPy's copy: PyTorch's would call threads of its own from each of these, and the model needs the cores.
+                # NumPy's copy: PyTorch's calls more threads from each of these, and the model needs the cores.
                 as_bytes(sent.into[name])[start : start + len(data)].numpy()[:] = data.numpy()
         with self._changed:
             sent.pieces -= 1

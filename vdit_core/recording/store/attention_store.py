@@ -204,7 +204,7 @@ class AttentionStore:
 
 def _packed(quantization: str, entry: Entry) -> Entry:
     """An entry of q and k, each as it is, with these packed."""
-    parts = {}
+    parts: Entry = {}
     for name, part in entry.items():
         packed = {"": part} if name == TEXT else codec.encode(part, quantization)
         parts |= {name + suffix: one for suffix, one in packed.items()}

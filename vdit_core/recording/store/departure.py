@@ -16,6 +16,7 @@ Pack = Callable[[Entry], Entry]
 
 
 def on_gpu(entry: Entry) -> bool:
+    """Whether a GPU holds an entry."""
     return any(part.device.type == "cuda" for part in entry.values())
 
 

@@ -6,6 +6,7 @@ of two; here a buffer has the size that is asked for, in whole pages.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -63,10 +64,8 @@ def unlock(address: int, device: Any) -> None:
 
 def _forget_error(device: int) -> None:
     """CUDA keeps a call's error for whatever asks next on this thread, which would be a kernel that is fine."""
-    try:
+    with contextlib.suppress(RuntimeError):
         torch.ones(1, device=f"cuda:{device}").add_(1)
-    except RuntimeError:
-        pass
 
 
 def by_torch(nbytes: int) -> Tensor:
@@ -78,7 +77,7 @@ def empty_torchs_cache() -> None:
     """Give what PyTorch locked, and nobody uses any more, back to the system."""
     public = getattr(getattr(torch, "accelerator", None), "empty_host_cache", None)  # newer than 2.11
     release = public or getattr(torch._C, "_host_emptyCache", None)
-    if release is not None:
+    if release is not None and torch.cuda.is_available():
         release()
 
 
@@ -122,8 +121,8 @@ class PageLockedPool:
         grace: float | None = GRACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ways = {"lock": lock, "by_torch": by_torch}
-        self._unlock, self._grace, self._clock = unlock, grace, clock
+        self._page_lock, self._unlock, self._by_torch = lock, unlock, by_torch
+        self._grace, self._clock = grace, clock
         self._lock = threading.Lock()
         self._returned: SimpleQueue[_Buffer] = SimpleQueue()  # a destructor may put into it, wherever it runs
         self._idle: list[_Buffer] = []
@@ -214,14 +213,14 @@ class PageLockedPool:
             memory = mapped(size)
             touch(memory)  # the driver would do so with its locks held
             try:
-                return _Buffer(memory, "lock", self._ways["lock"](int(memory.ctypes.data), size))
+                return _Buffer(memory, "lock", self._page_lock(int(memory.ctypes.data), size))
             except RuntimeError as error:
                 why = str(error)
                 self._refused.add("lock")
             del memory
         if "by_torch" not in self._refused:
             try:
-                return _Buffer(self._ways["by_torch"](size).numpy(), "by_torch")
+                return _Buffer(self._by_torch(size).numpy(), "by_torch")
             except RuntimeError as error:
                 why += f"; {error}"
                 self._refused.add("by_torch")

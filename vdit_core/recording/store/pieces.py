@@ -25,6 +25,7 @@ class Piece:
 
 
 def nbytes(entry: Entry) -> int:
+    """How many bytes the parts of an entry have."""
     return sum(part.numel() * part.itemsize for part in entry.values())
 
 

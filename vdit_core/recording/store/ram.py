@@ -6,6 +6,7 @@ a GB a second; in huge pages (2 MiB) it goes about as fast as a copy does. A map
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Mapping
 
@@ -52,10 +53,8 @@ def mapped(nbytes: int) -> Bytes:
     except OSError as error:
         raise MemoryError(f"There is no room for {nbytes} bytes: {error}.") from None
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with contextlib.suppress(OSError):  # a system that has none
             memory.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:
-            pass  # this system has none
     return np.frombuffer(memory, np.uint8)
 
 
