@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import torch
+
 from .departure import Departure, Pack, on_gpu, reached
 from .pieces import Piece, as_bytes, cut, nbytes
 from .schema import Entry
@@ -171,7 +173,8 @@ class AsyncWriter:
         if sent.pack is not None:
             entry = departure.packed(entry, sent.pack, sent.after) if sent.after else sent.pack(entry)
         if self._into is not None:
-            sent.into = self._into(entry)
+            with torch.cuda.device_of(next(iter(entry.values()))):  # RAM is locked for a GPU
+                sent.into = self._into(entry)
             if self._direct and sent.after:
                 departure.copy(entry, sent.into, sent.after)
                 del entry
