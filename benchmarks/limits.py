@@ -40,12 +40,12 @@ def name(video: tuple[int, int, int]) -> str:
 
 def calls() -> Iterator[str]:
     """What a call weighs: one layer, step and branch."""
-    yield "| video | tokens | model | exact | int8 | exact, pinned |"
-    yield "|---|---|---|---|---|---|"
+    yield "| video | tokens | model | exact | int8 |"
+    yield "|---|---|---|---|---|"
     for video in VIDEOS:
         for model in MODELS:
             exact, packed = (header(model, video, quantization) for quantization in ("none", "int8"))
-            sizes = (weight("RAM", exact), weight("RAM", packed), weight("pinned RAM", exact))
+            sizes = (weight("RAM", exact), weight("RAM", packed))
             cells = " | ".join(f"{size / MIB:,.0f} MiB" for size in sizes)
             yield f"| {name(video)} | {exact.grid.tokens:,} | {model} | {cells} |"
 

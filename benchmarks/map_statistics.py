@@ -152,6 +152,7 @@ def recording(q: torch.Tensor, k: torch.Tensor, grid: TokenGrid, quantization: s
         Header(ModelSignature(1, heads, dim), grid, (1.0,), tuple(range(heads)), 1, quantization, "bfloat16")
     )
     store.put(Key(Evaluation(1.0), "cond", 0), q, k)
+    store.finish()
     return store
 
 

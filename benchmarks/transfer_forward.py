@@ -4,8 +4,10 @@ it cannot cost less.
     python benchmarks/transfer_forward.py [--grid 21 30 52] [--steps 4] [--repeats 5] [--folder /fast/disk]
 
 Each row is a sampling run of some steps of one prompt, from its first forward pass until its store is whole, divided by
-its steps; runs take turns with the plain run of as many videos, and ratios are medians of turns. Two floors stand
-beside: the operations that are left (a shared map needs one QK^T, and queries and keys of one row), and the bytes that
+its steps; runs take turns with the plain run of as many videos, and ratios are medians of turns. A first run warms what
+a second run in one process finds warm: page-locked RAM, compiled kernels, PyTorch's memory. Its own ratio is the column
+"cold", with all page-locked RAM given back before it, and it is the run whose memory is measured. Two floors stand
+beside the ratios: the operations that are left (a shared map needs one QK^T, and queries and keys of one row), and the bytes that
 have to be moved at the speed of a plain copy from page-locked RAM, or of a plain write to the disk.
 """
 
@@ -28,6 +30,7 @@ from vdit_core.maps.observer import MapObserver
 from vdit_core.maps.wanted import Wanted
 from vdit_core.recording.recorder import Recorder
 from vdit_core.recording.store import AttentionStore
+from vdit_core.recording.store.page_locked import POOL
 from vdit_core.selection import Indices, LayerMask, Selection
 from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
@@ -61,6 +64,11 @@ def operations(tokens: int, shared: bool) -> float:
 def live_floor(tokens: int, targets: int) -> float:
     own, shared = operations(tokens, False), operations(tokens, True)
     return (own + targets * shared) / ((1 + targets) * own)
+
+
+def transfer_from(tier: str, quantization: str) -> str:
+    """A row's name."""
+    return f"transfer 3 layers from {tier}, {quantization}"
 
 
 def recorded(forward: Forward, selection: Selection, steps: int, **options: object) -> AttentionStore:
@@ -100,17 +108,17 @@ def best(work: Callable[[], object], times: int = 3) -> float:
     return min(found)
 
 
-def peak(run: Callable[[], object]) -> float:
-    """GiB of GPU memory at most, beyond what is there before."""
+def first(run: Callable[[], float]) -> tuple[float, float]:
+    """A run that finds nothing warm: its seconds, and GiB of GPU memory at most beyond what is there before."""
+    POOL.trim()
     if DEVICE == "cpu":
-        run()
-        return float("nan")
+        return run(), float("nan")
     synchronize()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    run()
-    return (torch.cuda.max_memory_allocated() - before) / GIB
+    seconds = run()
+    return seconds, (torch.cuda.max_memory_allocated() - before) / GIB
 
 
 def main() -> None:
@@ -130,29 +138,33 @@ def main() -> None:
     three, every = Selection(Indices("0-2")), Selection()
     few, all_layers = TransferConfig(LayerMask("0-2")), TransferConfig()
     entry = 2 * tokens * 12 * 128 * (2 if DEVICE == "cuda" else 4) / GIB
+    pinned = ("pinned RAM",) if DEVICE == "cuda" else ()
     stores = {
         (tier, quantization): recorded(
             forward, three, options.steps, tier=tier, quantization=quantization, folder=folder
         )
-        for tier in ("RAM", *(("pinned RAM",) if DEVICE == "cuda" else ()), "disk")
+        for tier in ("RAM", *pinned, "disk")
         for quantization in ("none", "int8")
+        if options.only in transfer_from(tier, quantization)
     }
 
     def record(selection: Selection, tier: str, quantization: str = "none") -> Callable[[], tuple[Interceptor, ...]]:
         return lambda: (Recorder(selection, quantization, tier, folder=folder),)
 
     cases = [
-        Case("record 3 layers to RAM", record(three, "RAM"), moved=3 * entry, way="RAM"),
-        Case("record 3 layers to RAM, int8", record(three, "RAM", "int8"), moved=1.5 * entry, way="RAM"),
-        Case("record 3 layers to disk", record(three, "disk"), moved=3 * entry, way="disk"),
-        Case("record all layers to disk", record(every, "disk"), moved=options.layers * entry, way="disk"),
-        Case(
-            "record all layers to disk, int8", record(every, "disk", "int8"), moved=options.layers * entry / 2,
-            way="disk",
+        *(
+            Case(
+                f"record {layers} layers to {tier}{', int8' * (quantization == 'int8')}",
+                record(selection, tier, quantization), moved=count * entry / (1 + (quantization == "int8")),
+                way="disk" if tier == "disk" else "RAM",
+            )
+            for layers, selection, count in ((3, three, 3), ("all", every, options.layers))
+            for tier in ("RAM", *pinned, "disk")
+            for quantization in ("none", "int8")
         ),
         *(
             Case(
-                f"transfer 3 layers from {tier}, {quantization}", lambda store=store: (Transfer(store, few),),
+                transfer_from(tier, quantization), lambda store=store: (Transfer(store, few),),
                 moved=3 * entry / (1 + (quantization == "int8")), way="RAM",
             )
             for (tier, quantization), store in stores.items()
@@ -176,21 +188,23 @@ def main() -> None:
           f"{options.layers} layers, {options.steps} steps a run, {options.repeats} turns")  # fmt: skip
     speeds = {"RAM": copy_speed(), "disk": write_speed(folder), "": float("inf")}
     print(f"copies: {speeds['RAM']:.1f} GiB/s to the GPU, {speeds['disk']:.1f} GiB/s to the disk")
-    print(f"{'':44}  plain ms  with ms  ratio  floors: operations, bytes  plain GiB  more GiB")
+    print(f"{'':44}  plain ms  with ms  ratio   cold  floors: operations, bytes  plain GiB  more GiB")
     for case in (case for case in cases if options.only in case.name):
 
         def run(*interceptors: Interceptor, videos: int = case.videos) -> float:
             return forward.seconds(*interceptors, rows=videos, steps=options.steps)
 
-        plain_peak = peak(run)
-        more_peak = peak(lambda run=run, case=case: run(*case.interceptors())) - plain_peak
+        run()
+        _, plain_peak = first(run)
+        before = run()
+        cold, changed_peak = first(lambda run=run, case=case: run(*case.interceptors()))
         turns = [(run(), run(*case.interceptors())) for _ in range(options.repeats)]
         plain, changed = (statistics.median(turn[side] for turn in turns) for side in (0, 1))
         ratio = statistics.median(after / before for before, after in turns)
         moving = case.moved / speeds[case.way] / plain
         print(
-            f"{case.name:44}  {1000 * plain:8.0f}  {1000 * changed:7.0f}  {ratio:5.2f}  {case.floor:18.2f}, "
-            f"{moving:5.2f}  {plain_peak:9.2f}  {more_peak:8.2f}"
+            f"{case.name:44}  {1000 * plain:8.0f}  {1000 * changed:7.0f}  {ratio:5.2f}  {cold / before:5.2f}  "
+            f"{case.floor:18.2f}, {moving:5.2f}  {plain_peak:9.2f}  {changed_peak - plain_peak:8.2f}"
         )
 
 

@@ -10,6 +10,7 @@ import folder_paths
 import psutil
 
 from ..vdit_core.recording.budget import MemoryBudget
+from ..vdit_core.recording.store import page_locked
 
 _SHARE = 0.9  # of what is free
 _HEADROOM = 2 * 2**30
@@ -38,6 +39,8 @@ def _free(tier: str, wanted: float) -> float:
     if release is not None:  # ComfyUI lets go of cached results if RAM is that short
         release(wanted + _HEADROOM)
     free = _SHARE * psutil.virtual_memory().available
+    if free < wanted and page_locked.POOL.trim():  # kept for a next recording; this one needs it otherwise
+        free = _SHARE * psutil.virtual_memory().available
     return min(free, _unpinned()) if tier == "pinned RAM" else free
 
 

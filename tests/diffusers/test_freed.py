@@ -3,9 +3,12 @@ late or never, while a recording on disk is many gigabytes."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +138,39 @@ def test_a_live_transfer_goes(demo_model, no_collector):
         demo_model.sample([PROMPT, "A red car is driving on the highway"], [7, 7], steps=STEPS)
     del live
     assert gone() is None
+
+
+@pytest.fixture(scope="module")
+def forward():
+    """A model of Wan2.1-1.3B's shape with one layer, as the benchmarks run it: no pipeline, and no sampler."""
+    folder = str(Path(__file__).parents[2] / "benchmarks")
+    sys.path.insert(0, folder)
+    try:
+        from wan_forward import Forward
+    finally:
+        sys.path.remove(folder)
+    return Forward((1, 2, 3), layers=1)
+
+
+@pytest.mark.parametrize("end", ["whole", "error", "Ctrl-C", "dropped twice"])
+@pytest.mark.parametrize("tier", ["RAM", "disk"])
+def test_a_recording_of_a_bare_model_goes_at_once(forward, tmp_path, no_collector, end, tier):
+    recorder = Recorder(tier=tier, folder=tmp_path)
+    raised = {"error": ValueError, "Ctrl-C": KeyboardInterrupt}.get(end)
+
+    class Last(Interceptor):
+        def __call__(self, call, proceed):
+            if call.site.step == 1:
+                raise raised("no")
+            return proceed(call)
+
+    with contextlib.suppress(*filter(None, [raised])):
+        forward.seconds(recorder, *[Last()] * (raised is not None), steps=2)
+    store = None if raised else recorder.take()
+    gone = [weakref.ref(each) for each in (recorder, store) if each is not None]
+    if end == "dropped twice":
+        store.drop()
+        store.drop()
+    del recorder, store
+    assert [each() for each in gone if each() is not None] == []
+    assert list(tmp_path.iterdir()) == []

@@ -140,9 +140,9 @@ def test_what_a_run_needs_is_what_it_is_held_to(host, disk, tier, fields, select
 
 
 def test_page_locked_ram_is_counted_as_it_is_given_out(host):
-    """In powers of two: a call's q and k of 1,152 bytes take 2,048 each."""
+    """In whole pages: a call's q and k of 1,152 bytes each take 4,096 together."""
     with pytest.raises(RecordingTooLarge, match=r"of pinned RAM: .*; 17 fit"):
-        host().run(1, Recorder(tier="pinned RAM", budget=MemoryBudget(CALLS * 2 * 2048 - 1)))
+        host().run(1, Recorder(tier="pinned RAM", budget=MemoryBudget(CALLS * 4096 - 1)))
 
 
 def layers_of(count: int) -> Selection:

@@ -81,5 +81,6 @@ def _pooled(
     for queries, weights in chunks:
         pooled = weights.new_zeros(*weights.shape[:2], len(width)).index_add_(2, blocks[1], weights)
         total.index_add_(1, blocks[0][queries - crop.rows[0]], pooled.double())
+        del queries, weights, pooled  # before the next chunk is made
         on_chunk()
     return total.div_(height[:, None] * width)

@@ -83,7 +83,7 @@ class Recorder(RunObserver[AttentionStore]):
         demand = Demand(header, self.tier, len(chosen.layers), len(chosen.branches), passes, run.evaluations)
         self._limit = demand.check(self.budget)
         calls = [(branch, layer) for branch in chosen.branches for layer in chosen.layers]
-        return AttentionStore(header, new_storage(self.tier, header, calls, self.folder))
+        return AttentionStore(header, new_storage(self.tier, header, calls, self.folder, demand.calls))
 
     def _check_budget(self, store: AttentionStore, key: Key) -> None:
         """Before an entry is kept: a sampler may evaluate the model more often than was known."""

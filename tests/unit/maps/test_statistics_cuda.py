@@ -262,6 +262,7 @@ def stored() -> dict[str, AttentionStore]:
         header = Header(ModelSignature(1, 12, 128), grid, (1.0,), tuple(range(12)), 1, quantization, "bfloat16")
         stores[quantization] = AttentionStore(header)
         stores[quantization].put(KEY, q, k)
+        stores[quantization].finish()  # what is put is on its way until then
     return stores
 
 

@@ -151,9 +151,9 @@ def header(tokens: int = 32_760, quantization: str = "none") -> Header:
 
 
 def test_what_an_entry_weighs():
-    """12 x 32,760 x 128 numbers twice; page-locked RAM comes in powers of two."""
-    assert weight("RAM", header()) == 2 * 2 * 12 * 32_760 * 128
-    assert weight("pinned RAM", header()) == 2 * 2**27
+    """12 x 32,760 x 128 numbers twice; page-locked RAM comes in pages of 4,096 bytes."""
+    assert weight("RAM", header()) == weight("pinned RAM", header()) == 2 * 2 * 12 * 32_760 * 128
+    assert weight("pinned RAM", header(1)) == 2 * 4096
     assert weight("disk", header(quantization="int8")) == 2 * 12 * 32_760 * (128 + 4)
 
 

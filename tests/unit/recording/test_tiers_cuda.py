@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vdit_core.attention.triton import triton_works
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key
-from vdit_core.recording.store.async_writer import release_page_locked
+from vdit_core.recording.quantization import decode, encode
+from vdit_core.recording.store import AttentionStore, Evaluation, Header, Key, async_writer, pieces
+from vdit_core.recording.store.page_locked import POOL, lock, unlock
 from vdit_core.recording.store.prefetch import Prefetch
+from vdit_core.recording.store.ram import mapped, pages, room
 from vdit_core.recording.store.storage import TIERS, new_storage
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
@@ -22,7 +25,7 @@ def new_store(tier: str, quantization: str, folder) -> AttentionStore:
     header = Header(
         ModelSignature(LAYERS, 4, 128), TokenGrid(4, 32, 32), (1.0, 0.5), (0, 1, 2, 3), 1, quantization, "bfloat16"
     )
-    return AttentionStore(header, new_storage(tier, header, CALLS, folder))
+    return AttentionStore(header, new_storage(tier, header, CALLS, folder, len(KEYS)))
 
 
 def busy() -> torch.Tensor:
@@ -90,12 +93,112 @@ def test_a_gpu_holds_two_layers_at_most(tmp_path, tier):
     assert torch.cuda.max_memory_allocated() - before <= 2 * store.header.entry_bytes() + 2**21
 
 
-def test_page_locked_ram_is_given_back(tmp_path):
-    stats = torch.cuda.host_memory_stats
-    release_page_locked()  # what earlier tests left would be used again
-    before = stats().get("allocated_bytes.current", 0)
+def test_page_locked_ram_is_used_again_and_given_back(tmp_path):
+    """It goes with the store to the pool, from there to the next store, and at last to the system."""
+    POOL.trim()
+    before, entry = POOL.held, pages(room(new_store("RAM", "none", tmp_path).header.parts()))
     store = new_store("pinned RAM", "none", tmp_path)
     filled(store)
-    assert stats().get("allocated_bytes.current", 0) >= before + store.nbytes
+    q = store.get(KEYS[0], torch.device("cpu"), torch.bfloat16)[0]
+    assert q.is_pinned()
+    assert POOL.held == before + len(KEYS) * entry
+    address = {store.get(key, torch.device("cpu"), torch.bfloat16)[0].data_ptr() for key in KEYS}
     del store
-    assert stats().get("allocated_bytes.current", 0) <= before
+    assert POOL.idle >= (len(KEYS) - 1) * entry  # `q` still lies in one
+    second = new_store("pinned RAM", "none", tmp_path)
+    del q
+    filled(second)
+    assert {second.get(key, torch.device("cpu"), torch.bfloat16)[0].data_ptr() for key in KEYS} == address
+    second.drop()
+    assert POOL.trim() >= len(KEYS) * entry
+    assert POOL.held == before
+
+
+def test_memory_that_was_given_back_can_be_locked_anew():
+    """The driver refuses memory that it holds for locked already."""
+    memory = mapped(2**24)
+    for _ in range(3):
+        address = memory.ctypes.data
+        unlock(address, lock(address, len(memory)))
+    assert not torch.from_numpy(memory).is_pinned()
+
+
+def test_what_cannot_be_locked_leaves_no_error_behind():
+    memory = mapped(2**24)
+    token = lock(memory.ctypes.data, len(memory))
+    with pytest.raises(RuntimeError, match="cudaHostRegister gave error"):
+        lock(memory.ctypes.data, len(memory))
+    torch.ones(1, device="cuda").add_(1)
+    torch.cuda.synchronize()
+    unlock(memory.ctypes.data, token)
+
+
+@pytest.mark.parametrize("tier", ["RAM", "pinned RAM", "disk"])
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_few_entries_wait_on_a_gpu(tmp_path, monkeypatch, tier, quantization, kernels):
+    """However far the CPU is ahead, and whoever packs."""
+    monkeypatch.setattr(async_writer, "ON_GPU", 2**26)
+    if not kernels:
+        monkeypatch.setattr("vdit_core.recording.quantization.triton_works", lambda device: False)
+    store = new_store(tier, quantization, tmp_path)
+    q, k = torch.randn(2, *store.header.shape(), device="cuda").bfloat16()
+    busy()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    for key in KEYS:
+        x = busy()
+        store.put(key, q, k)
+        del x
+    store.finish()
+    working = 3 * 4096 * 4096 * 2  # of `busy`
+    assert torch.cuda.max_memory_allocated() - before <= working + 2**26 + 8 * store.header.entry_bytes()
+
+
+@pytest.mark.parametrize("tier", ["RAM", "pinned RAM", "disk"])
+def test_a_run_that_breaks_off_leaves_nothing_on_the_gpu(tmp_path, tier):
+    store = new_store(tier, "none", tmp_path)
+    q, k = torch.randn(2, *store.header.shape(), device="cuda").bfloat16()
+    busy()  # cuBLAS keeps what it needs
+    torch.cuda.synchronize()
+    before, locked = torch.cuda.memory_allocated(), POOL.held - POOL.idle
+    for key in KEYS[:5]:
+        busy()
+        store.put(key, q, k)
+    store.drop()
+    assert torch.cuda.memory_allocated() == before
+    assert POOL.held - POOL.idle == locked
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_entries_larger_than_a_piece_come_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE", 1_000_003)
+    for tier in ("RAM", "disk"):
+        for quantization in ("none", "int8"):
+            store = new_store(tier, quantization, tmp_path)
+            expected = filled(store)
+            for key, pair in expected.items():
+                for x, y in zip(pair, store.get(key, torch.device("cpu"), torch.bfloat16), strict=True):
+                    assert quantization == "int8" or torch.equal(x, y)
+                    assert (x.float() - y.float()).norm() / x.float().norm() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dim", [128, 64, 48])
+def test_the_int8_kernel_is_the_plain_way_bit_for_bit(dtype, dim):
+    assert triton_works(torch.device("cuda", 0))
+    x = (torch.randn(2, 300, 5, dim, device="cuda") * torch.rand(2, 300, 5, 1, device="cuda") * 9).to(dtype)
+    for given in (x, x.transpose(1, 2), x.transpose(2, 3), x[..., ::2]):
+        expected, found = encode(given.cpu(), "int8"), encode(given, "int8")
+        assert all(torch.equal(part.cpu(), expected[name]) for name, part in found.items())
+        for out in (torch.bfloat16, torch.float16, torch.float32):
+            assert torch.equal(decode(found, out).cpu(), decode(expected, out))
+
+
+def test_the_plain_way_is_the_same_on_a_gpu(monkeypatch):
+    monkeypatch.setattr("vdit_core.recording.quantization.triton_works", lambda device: False)
+    x = torch.randn(2, 300, 5, 128, device="cuda").bfloat16()
+    expected, found = encode(x.cpu(), "int8"), encode(x, "int8")
+    assert all(torch.equal(part.cpu(), expected[name]) for name, part in found.items())

@@ -7,6 +7,7 @@ kept, and softmax(Q K^T / sqrt(d)) is computed where it is used.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from ...atomic import whole_file
 from .. import quantization as codec
+from .page_locked import POOL
 from .reader import StoreReader
-from .schema import DTYPES, TEXT, Evaluation, Header, Key, StoreError
+from .schema import DTYPES, TEXT, Entry, Evaluation, Header, Key, StoreError
 from .storage import File, Memory, Storage
 from .writer import StoreWriter
 
@@ -68,20 +70,24 @@ class AttentionStore:
             StoreError: if a shape is not the header's.
             OSError: if they, or earlier ones, cannot be kept.
         """
+        for name, x in (("q", q), ("k", k)):
+            if tuple(x.shape) != self.header.shape():
+                raise StoreError(f"{name} has shape {tuple(x.shape)}; this store holds {self.header.shape()}.")
+        if self.header.joint and (text is None or text.shape != q.shape[:2]):
+            raise StoreError(f"The share that went to text is missing; this store holds {tuple(q.shape[:2])}.")
+        dtype, quantization, pack = DTYPES[self.header.dtype], self.header.quantization, None
+        if q.device.type == "cuda":
+            if not codec.packs_in_one_pass(q, quantization):
+                quantization, pack = "none", partial(_packed, self.header.quantization)  # beside the model's work
+            self._storage.make_room(q.numel() * 2 * dtype.itemsize if pack else self.header.entry_bytes())
         entry = {}
         for name, x in ((".q", q), (".k", k)):
-            if tuple(x.shape) != self.header.shape():
-                raise StoreError(f"{name[1:]} has shape {tuple(x.shape)}; this store holds {self.header.shape()}.")
-            for suffix, part in codec.encode(
-                x.detach().to(DTYPES[self.header.dtype]), self.header.quantization
-            ).items():
+            for suffix, part in codec.encode(x.detach().to(dtype), quantization).items():
                 lent = part.data_ptr() == x.data_ptr()  # a host only lends its tensors
                 entry[name + suffix] = part.clone() if lent else part
-        if self.header.joint:
-            if text is None or text.shape != q.shape[:2]:
-                raise StoreError(f"The share that went to text is missing; this store holds {tuple(q.shape[:2])}.")
+        if text is not None and self.header.joint:
             entry[TEXT] = text.detach().float().clone()
-        self._storage.put(key, entry)
+        self._storage.put(key, entry, pack)
         self._list(key)
 
     def finish(self) -> None:
@@ -120,6 +126,8 @@ class AttentionStore:
             )
         entry = self._storage.get(key, pinned=device.type == "cuda")
         parts = {name: part.to(device, non_blocking=True) for name, part in entry.items()}
+        if device.type == "cuda":
+            POOL.in_use(entry.values(), torch.cuda.current_stream(device).record_event())
         q, k = (codec.decode({n[2:]: p for n, p in parts.items() if n.startswith(x)}, dtype) for x in (".q", ".k"))
         return q, k, parts.get(TEXT)
 
@@ -192,3 +200,12 @@ class AttentionStore:
         for key in reader.numbers:
             store._list(key)
         return store
+
+
+def _packed(quantization: str, entry: Entry) -> Entry:
+    """An entry of q and k, each as it is, with these packed."""
+    parts: Entry = {}
+    for name, part in entry.items():
+        packed = {"": part} if name == TEXT else codec.encode(part, quantization)
+        parts |= {name + suffix: one for suffix, one in packed.items()}
+    return parts

@@ -11,6 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from .format import FILE_DTYPES, read_metadata
+from .page_locked import POOL
+from .pieces import as_bytes
+from .ram import carve, room
 from .schema import Entry, Header, Key, StoreFileError
 
 
@@ -54,14 +57,16 @@ class StoreReader:
         """
         number = self.numbers[key]
         with open(self.path, "rb", opener=self._open) as file:
-            entry = {}
-            for name, (shape, dtype) in self.header.parts().items():
-                part = torch.empty(shape, dtype=dtype, pin_memory=pinned)
-                bytes_of = part.view(-1).view(torch.uint8).numpy().data
+            specs = self.header.parts()
+            if pinned:
+                entry = carve(POOL.take(room(specs)), specs)
+            else:
+                entry = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in specs.items()}
+            for name, part in entry.items():
+                bytes_of = as_bytes(part).numpy().data
                 file.seek(self._offsets[f"{number}{name}"])
                 if file.readinto(bytes_of) != len(bytes_of):  # buffered files read on until the end
                     raise self._changed()
-                entry[name] = part
             if _state(file.fileno()) != self._state:  # in the meantime
                 raise self._changed()
             return entry

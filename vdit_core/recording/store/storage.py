@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import shutil
-import sys
 import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from .async_writer import AsyncWriter, release_page_locked
+from .async_writer import AsyncWriter
+from .departure import Departure, Pack
+from .page_locked import POOL, PageLockedPool
+from .pieces import Piece
+from .preparation import Preparation
+from .ram import carve, fresh, pages, room, specs_of
 from .reader import StoreReader
 from .schema import Entry, Evaluation, Header, Key
 from .writer import StoreWriter
@@ -21,23 +25,22 @@ from .writer import StoreWriter
 #: RAM; page-locked RAM, from which a GPU copies while it computes; where the model is; files.
 TIERS = ("RAM", "pinned RAM", "GPU", "disk")
 
-_WRITERS = 4  # one thread fills a page cache more slowly than a GPU computes
+_WRITERS = 4  # one thread fills RAM, or a page cache, more slowly than a GPU computes
 
 
 def weight(tier: str, header: Header) -> int:
-    """How many bytes an entry takes; PyTorch gives out page-locked RAM in powers of two."""
-    if tier != "pinned RAM":
-        return header.entry_bytes()
-    sizes = (math.prod(shape) * dtype.itemsize for shape, dtype in header.parts().values())
-    return sum(1 << (size - 1).bit_length() for size in sizes if size)
+    """How many bytes an entry takes; page-locked RAM is had in whole pages."""
+    return pages(room(header.parts())) if tier == "pinned RAM" else header.entry_bytes()
 
 
-def new_storage(tier: str, header: Header, calls: Sequence[tuple[str, int]], inside: Path | None = None) -> Storage:
+def new_storage(
+    tier: str, header: Header, calls: Sequence[tuple[str, int]], inside: Path | None = None, entries: int = 0
+) -> Storage:
     """A place for a recording.
 
     Args:
         tier: one of `TIERS`.
-        header, calls, inside: as for `Folder`.
+        header, calls, inside: as for `Folder`. entries: as for `Memory`.
 
     Raises:
         ValueError: for an unknown tier, or one that this machine does not have.
@@ -45,7 +48,7 @@ def new_storage(tier: str, header: Header, calls: Sequence[tuple[str, int]], ins
     """
     if tier not in TIERS:
         raise ValueError(f"Tier {tier!r} is not one of {', '.join(TIERS)}.")
-    return Folder(inside, header, calls) if tier == "disk" else Memory(tier)
+    return Folder(inside, header, calls) if tier == "disk" else Memory(tier, header, entries)
 
 
 class Storage:
@@ -56,8 +59,15 @@ class Storage:
 
     slow = False
 
-    def put(self, key: Key, entry: Entry) -> None:
-        """Keep an entry, whose tensors are this storage's from now on.
+    def make_room(self, size: int) -> None:
+        """An entry of so many bytes is about to be made on a GPU: wait until it has room there.
+
+        Raises:
+            OSError: if an earlier one could not be kept.
+        """
+
+    def put(self, key: Key, entry: Entry, pack: Pack | None = None) -> None:
+        """Keep an entry, whose tensors are this storage's from now on. pack: to be done to it, where it is convenient.
 
         Raises:
             OSError: if an earlier one could not be kept.
@@ -82,47 +92,70 @@ class Storage:
 class Memory(Storage):
     """Entries as tensors.
 
-    tier: "RAM", "pinned RAM", or "GPU" to leave them on the model's device.
+    Args:
+        tier: "RAM", "pinned RAM", or "GPU" to leave them on the model's device.
+        header: of the store. entries: how many will come, as far as that is known: page-locked RAM is prepared for so
+            many.
+        pool: of page-locked RAM.
     """
 
-    def __init__(self, tier: str = "RAM") -> None:
-        if tier == "pinned RAM" and not torch.cuda.is_available():
+    def __init__(
+        self, tier: str = "RAM", header: Header | None = None, entries: int = 0, pool: PageLockedPool = POOL
+    ) -> None:
+        locked = tier == "pinned RAM"
+        if locked and pool is POOL and not torch.cuda.is_available():
             raise ValueError("Page-locked RAM is for an NVIDIA GPU, and there is none; choose RAM.")
         self.tier = tier
         self._entries: dict[Key, Entry] = {}
-        self._writing: AsyncWriter | None = None
-        self._lock = threading.Lock()  # ComfyUI may call from a thread for each GPU
+        self._preparation: Preparation | None = None
+        if locked and header is not None and entries:
+            self._preparation = Preparation(pool, room(header.parts()), entries)
+        into = partial(_locked, pool, self._preparation) if locked else _fresh
+        departure = partial(Departure, pool)
+        self._writing = AsyncWriter(partial(_keep, self._entries), _WRITERS, 4, into, locked, departure)
+        self._gone = weakref.finalize(self, _end, self._writing, self._preparation)
 
-    def put(self, key: Key, entry: Entry) -> None:
+    def make_room(self, size: int) -> None:
+        if self.tier != "GPU":
+            self._writing.make_room(size)
+
+    def put(self, key: Key, entry: Entry, pack: Pack | None = None) -> None:
         if self.tier == "GPU" or all(part.device.type == "cpu" for part in entry.values()):
-            self._entries[key] = entry
-            return
-        with self._lock:
-            writing = self._writing = self._writing or AsyncWriter(self._keep)
-        writing.send(key, entry)
-
-    def _keep(self, key: Key, entry: Entry) -> None:
-        """An entry that has come from the GPU, in page-locked RAM."""
-        self._entries[key] = entry if self.tier == "pinned RAM" else {name: x.clone() for name, x in entry.items()}
+            self._entries[key] = entry if pack is None else pack(entry)
+        else:
+            self._writing.send(key, entry, pack)
 
     def get(self, key: Key, pinned: bool = False) -> Entry:
         return self._entries[key]
 
     def finish(self) -> None:
-        if self._writing is not None:
-            self._writing.close()
-            self._writing = None  # only now: if that was broken off, `drop` has to end it
+        self._writing.close()
+        self._gone()
 
     def drop(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.abandon()
+        self._gone()
         self._entries.clear()
 
-    def __del__(self) -> None:
-        if getattr(self, "tier", None) == "pinned RAM" and not sys.is_finalizing():
-            self._entries.clear()
-            release_page_locked()
+
+def _keep(entries: dict[Key, Entry], key: Key, piece: Piece) -> None:
+    entries[key] = piece.parts
+
+
+def _fresh(entry: Entry) -> Entry:
+    specs = specs_of(entry)
+    return carve(fresh(room(specs)), specs)
+
+
+def _locked(pool: PageLockedPool, preparation: Preparation | None, entry: Entry) -> Entry:
+    specs = specs_of(entry)
+    return carve(pool.take(room(specs)) if preparation is None else preparation.take(), specs)
+
+
+def _end(writing: AsyncWriter, preparation: Preparation | None = None) -> None:
+    """Nothing is under way any more, and no thread is left."""
+    writing.abandon()
+    if preparation is not None:
+        preparation.close()
 
 
 class Folder(Storage):
@@ -143,19 +176,21 @@ class Folder(Storage):
         if inside is not None:
             Path(inside).mkdir(parents=True, exist_ok=True)
         self.path = Path(tempfile.mkdtemp(prefix="vdit-recording-", dir=inside))
-        self._gone = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         self._header, self._calls = header, tuple(calls)
         self._writers: dict[Evaluation, StoreWriter] = {}
         self._readers: dict[Evaluation, StoreReader] = {}
-        self._writing: AsyncWriter | None = AsyncWriter(_write, _WRITERS, waiting=1)
+        self._writing = AsyncWriter(_write, _WRITERS, waiting=2 * _WRITERS - 1)
+        self._gone = weakref.finalize(self, _remove, self._writing, self.path)
         self._lock = threading.Lock()
 
-    def put(self, key: Key, entry: Entry) -> None:
-        assert self._writing is not None
+    def make_room(self, size: int) -> None:
+        self._writing.make_room(size)
+
+    def put(self, key: Key, entry: Entry, pack: Pack | None = None) -> None:
         with self._lock:
             writer = self._writers.get(key.evaluation) or self._begin(key.evaluation)
         number = writer.reserve(key)
-        self._writing.send((writer, number), entry, lane=number)  # what comes again later is what stays
+        self._writing.send((writer, number), entry, pack)
 
     def _begin(self, evaluation: Evaluation) -> StoreWriter:
         path = self.path / f"{len(self._writers):04}.safetensors.part"
@@ -166,25 +201,27 @@ class Folder(Storage):
         return self._readers[key.evaluation].read(key, pinned)
 
     def finish(self) -> None:
-        if self._writing is None:
-            return
         self._writing.close()
-        self._writing = None  # only now, as above
         for evaluation, writer in self._writers.items():
             writer.finish()
             path = writer.path.rename(writer.path.with_suffix(""))
             self._readers[evaluation] = StoreReader(path)
 
     def drop(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.abandon()
         self._gone()
 
 
-def _write(to: tuple[StoreWriter, int], entry: Entry) -> None:
+def _write(to: tuple[StoreWriter, int], piece: Piece) -> None:
     writer, number = to
-    writer.write(number, entry)
+    if piece.starts:
+        writer.write(number, piece.parts, piece.starts)
+    else:
+        writer.write(number, piece.parts)
+
+
+def _remove(writing: AsyncWriter, path: Path) -> None:
+    writing.abandon()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 class File(Storage):

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import torch
 
 from .format import FILE_DTYPES, metadata
+from .pieces import as_bytes
 from .schema import Entry, Header, Key, StoreError
 
 
@@ -34,6 +37,8 @@ class StoreWriter:
     def __init__(self, path: Path, header: Header, expected: Sequence[Key]) -> None:
         self.path, self.header = Path(path), header
         self._begin = len(self._head(expected))
+        sizes = [dtype.itemsize * torch.Size(shape).numel() for shape, dtype in header.parts().values()]
+        self._offsets = dict(zip(header.parts(), accumulate(sizes, initial=0), strict=False))
         self._keys: dict[Key, int] = {}
         self._expected = frozenset(expected)
         self._lock = threading.Lock()
@@ -50,16 +55,18 @@ class StoreWriter:
                 raise StoreError(f"{key} was not announced when {self.path.name} was begun.")
             return self._keys.setdefault(key, len(self._keys))
 
-    def write(self, number: int, entry: Entry) -> None:
-        """Put an entry, in RAM, at its place.
+    def write(self, number: int, entry: Entry, starts: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Put an entry, in RAM, at its place; or a piece of it.
+
+        starts: where in its part what is there of it begins, in bytes; where not told, at the beginning.
 
         Raises:
             OSError: as the disk says, with the file's name.
         """
         with self._open() as file:
-            file.seek(self._begin + number * self.header.entry_bytes())
-            for name in self.header.parts():
-                file.write(entry[name].reshape(-1).view(torch.uint8).numpy().data)
+            for name, part in entry.items():
+                file.seek(self._begin + number * self.header.entry_bytes() + self._offsets[name] + starts.get(name, 0))
+                file.write(as_bytes(part).numpy().data)
 
     def finish(self) -> None:
         """Write the header: the file is a whole store.
