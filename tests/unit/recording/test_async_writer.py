@@ -178,6 +178,18 @@ def test_the_caller_waits_for_room_on_the_gpu_and_not_before(gpu, system, monkey
     assert len(storage._entries) == len(KEYS)
 
 
+def test_a_slow_disk_does_not_keep_what_has_left_the_gpu(gpu, monkeypatch, system):
+    monkeypatch.setattr(async_writer, "ON_GPU", 10)
+    gate = threading.Event()
+    writing = AsyncWriter(lambda to, piece: gate.wait(10), 2, departure=lambda: Departure(system.pool()))
+    for n in range(2):
+        writing.make_room(100)  # a third would wait for one of two threads
+        writing.send(n, {"x": torch.zeros(100)})
+    assert not gate.is_set()
+    gate.set()
+    writing.close()
+
+
 def test_an_entry_larger_than_the_room_goes_alone(gpu, system, monkeypatch):
     monkeypatch.setattr(async_writer, "ON_GPU", 10)
     storage = ToGpu("RAM", HEADER["none"], 0, system.pool())
