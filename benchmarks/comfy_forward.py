@@ -38,7 +38,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose names have one of these in them")
     parser.add_argument("--cpu", action="store_true", help="for a quick look, with a small grid and few layers")
     return parser.parse_args(arguments)
 
@@ -131,7 +131,7 @@ def main() -> None:
     print(f"{device}, torch {torch.__version__}; {frames} x {height} x {width} = {frames * height * width:,} tokens, "
           f"{options.layers} layers, {options.steps} steps a run, {options.turns} turns")  # fmt: skip
     print("| what | plain, ms a step | with it | ratio | the first time |\n|---|---|---|---|---|")
-    for row in (row for row in rows if options.only in row.name):
+    for row in (row for row in rows if any(part in row.name for part in options.only)):
         turns = []
         for _ in range(options.turns + 1):
             plain, before = run((), row.videos)

@@ -80,7 +80,7 @@ def main() -> None:
     # As hosts hand them on: (rows, tokens, heads, head_dim) seen as (rows, heads, tokens, head_dim).
     shape = 3, 1, grid.tokens, options.heads, 128
     q, k, v = (x.transpose(1, 2) for x in torch.randn(shape, generator=generator, device="cuda").bfloat16())
-    plan, pattern, kernel = tiles(grid, q.device), PATTERNS[options.pattern], TritonBlocks()
+    plan, pattern = tiles(grid, q.device), PATTERNS[options.pattern]
     kept, sharpness = always(plan), torch.ones(options.heads, device="cuda")
     with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
         dense = milliseconds(lambda: scaled_dot_product_attention(q, k, v))
@@ -88,25 +88,27 @@ def main() -> None:
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {grid}, {options.heads} heads, {options.pattern}"
     )
     print(f"dense attention (cuDNN): {dense:.2f} ms\n")
-    heads = ["density", "all, ms", "kernel, ms", "sol_attn, ms", "flex, ms", "dense / all", "sol_attn / all"]
+    heads = ["density", "q and k", "all, ms", "kernel, ms", "sol_attn, ms", "flex, ms", "dense / all", "sol_attn / all"]
     print("| " + " | ".join([*heads, "error", "SDPA's"]) + " |\n" + "|---" * (len(heads) + 2) + "|")
     for density in options.densities:
-        keep = torch.full((options.heads,), density)
+        keep, sol = torch.full((options.heads,), density), sol_attention(q, k, v, density)
+        for kernel in (TritonBlocks(int8=True), TritonBlocks()):
 
-        def everything(keep: Tensor = keep) -> Tensor:
-            call = tile(q, k, v, plan)
-            return kernel(call, pattern(call, keep, kept, sharpness), sharpness)
+            def everything(kernel: TritonBlocks = kernel, keep: Tensor = keep) -> Tensor:
+                call = tile(q, k, v, plan, kernel.int8)
+                return kernel(call, pattern(call, keep, kept, sharpness), sharpness)
 
-        call = tile(q, k, v, plan)
-        lists = pattern(call, keep, kept, sharpness)
-        whole, alone = milliseconds(everything), milliseconds(partial(kernel, call, lists, sharpness))
-        sol = sol_attention(q, k, v, density)
-        flex = milliseconds(partial(Flex(), call, lists, sharpness)) if options.flex else None
-        error, sdpa = errors(q, k, v, plan, lists, everything())
-        cells = [f"{density:g}", f"{whole:.2f}", f"{alone:.2f}"]
-        cells += ["–" if x is None else f"{x:.2f}" for x in (sol, flex)]
-        cells += [f"{dense / whole:.2f}", "–" if sol is None else f"{sol / whole:.2f}", f"{error:.1e}", f"{sdpa:.1e}"]
-        print("| " + " | ".join(cells) + " |", flush=True)
+            call = tile(q, k, v, plan, kernel.int8)
+            lists = pattern(call, keep, kept, sharpness)
+            whole, alone = milliseconds(everything), milliseconds(partial(kernel, call, lists, sharpness))
+            flex = None
+            if options.flex and not kernel.int8:
+                flex = milliseconds(partial(Flex(), call, lists, sharpness))
+            error, sdpa = errors(q, k, v, plan, lists, everything())
+            cells = [f"{density:g}", "int8" if kernel.int8 else "half", f"{whole:.2f}", f"{alone:.2f}"]
+            cells += ["–" if x is None else f"{x:.2f}" for x in (sol, flex)]
+            cells += [f"{dense / whole:.2f}", "–" if sol is None else f"{sol / whole:.2f}"]
+            print("| " + " | ".join([*cells, f"{error:.1e}", f"{sdpa:.1e}"]) + " |", flush=True)
 
 
 if __name__ == "__main__":

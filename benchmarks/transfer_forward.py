@@ -7,8 +7,8 @@ Each row is a sampling run of some steps of one prompt, from its first forward p
 its steps; runs take turns with the plain run of as many videos, and ratios are medians of turns. A first run warms what
 a second run in one process finds warm: page-locked RAM, compiled kernels, PyTorch's memory. Its own ratio is the column
 "cold", with all page-locked RAM given back before it, and it is the run whose memory is measured. Two floors stand
-beside the ratios: the operations that are left (a shared map needs one QK^T, and queries and keys of one row), and the bytes that
-have to be moved at the speed of a plain copy from page-locked RAM, or of a plain write to the disk.
+beside the ratios: the operations that are left (a shared map needs one QK^T, and queries and keys of one row), and the
+bytes that have to be moved at the speed of a plain copy from page-locked RAM, or of a plain write to the disk.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import logging
 import types
 import weakref
 from pathlib import Path
+from unittest.mock import patch
 
 import inside
 import tiny_models
@@ -362,6 +363,23 @@ def check_lora():
     _, samples, _ = watched(model)
     assert torch.equal(samples, sample(model))
     assert not torch.equal(samples, sample(MODEL))
+
+
+def check_a_recording_that_is_short_of_ram_gets_what_is_kept_for_the_next():
+    from pack.nodes import memory_budget
+    from pack.vdit_core.recording.store import page_locked
+
+    locked = set()
+    pool = page_locked.PageLockedPool(lambda address, size: locked.add(address), lambda *_: locked.clear(), grace=None)
+    with patch.object(page_locked, "POOL", pool):
+        pool.take(2**20)
+        memory_budget.granted(1).free("RAM", 2**20)
+        assert pool.idle == 2**20, "given back without need"
+        memory_budget.granted(1).free("GPU" if torch.cuda.is_available() else "disk", 2**60)
+        assert pool.idle == 2**20, "given back for another tier"
+        memory_budget.granted(1).free("pinned RAM", 2**60)
+        assert pool.idle == 0
+        assert not locked
 
 
 inside.report(globals())

@@ -112,11 +112,11 @@ class MapObserver(RunObserver[Observed]):
         return self.result
 
     def _start(self, run: Run, chosen: ResolvedSelection) -> Observed:
-        auto = isinstance(self.queries, str)
-        queries = auto_queries(run, chosen) if auto else self.queries
-        wanted = self.wanted
-        if auto and wanted is None and self.show is None and everywhere(run, chosen):
-            wanted = Wanted().light()
+        queries, wanted = self.queries, self.wanted
+        if isinstance(queries, str):
+            queries = auto_queries(run, chosen)
+            if wanted is None and self.show is None and everywhere(run, chosen):
+                wanted = Wanted().light()
         self._plans = Plans(run.grid, wanted, queries, self.seed, self.show)
         observed = Observed(run, chosen.heads)
         self._coming = Queue(lambda key, found: observed.put(key, found, self.show))

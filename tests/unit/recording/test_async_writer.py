@@ -178,6 +178,18 @@ def test_the_caller_waits_for_room_on_the_gpu_and_not_before(gpu, system, monkey
     assert len(storage._entries) == len(KEYS)
 
 
+def test_a_slow_disk_does_not_keep_what_has_left_the_gpu(gpu, monkeypatch, system):
+    monkeypatch.setattr(async_writer, "ON_GPU", 10)
+    gate, started = threading.Event(), time.monotonic()
+    writing = AsyncWriter(lambda to, piece: gate.wait(10), 2, departure=lambda: Departure(system.pool()))
+    for n in range(2):
+        writing.make_room(100)  # a third would wait for one of two threads
+        writing.send(n, {"x": torch.zeros(100)})
+    assert time.monotonic() - started < 5
+    gate.set()
+    writing.close()
+
+
 def test_an_entry_larger_than_the_room_goes_alone(gpu, system, monkeypatch):
     monkeypatch.setattr(async_writer, "ON_GPU", 10)
     storage = ToGpu("RAM", HEADER["none"], 0, system.pool())
@@ -263,6 +275,25 @@ def test_whoever_waits_for_room_is_woken_by_an_error(gpu, system, monkeypatch):
     with pytest.raises(RuntimeError, match="lost the GPU"):
         storage.make_room(100)
     storage.drop()
+
+
+def test_nothing_is_delivered_once_a_recording_is_abandoned(gpu, system, monkeypatch):
+    """Not even the rest of an entry that was about to be cut."""
+    monkeypatch.setattr(pieces, "PIECE", 100)
+    cutting, abandoned, delivered = threading.Event(), threading.Event(), []
+
+    def slow_cut(entry):
+        cutting.set()
+        abandoned.wait(10)
+        return cut(entry)
+
+    monkeypatch.setattr(async_writer, "cut", slow_cut)
+    writing = AsyncWriter(lambda to, piece: delivered.append(to), 2, departure=lambda: Departure(system.pool()))
+    writing.send(0, {"x": torch.zeros(1000)})
+    assert cutting.wait(10)
+    threading.Timer(0.1, abandoned.set).start()
+    writing.abandon()
+    assert len(delivered) <= 1
 
 
 def test_an_interrupt_while_the_caller_waits_leaves_nothing(gpu, system, monkeypatch):

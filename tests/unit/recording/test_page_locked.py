@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from vdit_core.recording.store import page_locked
 from vdit_core.recording.store.page_locked import PageLockedPool
 from vdit_core.recording.store.preparation import Preparation
 
@@ -37,12 +39,13 @@ class System:
     """What the operating system and the driver see; may refuse."""
 
     def __init__(self, refuse: tuple[str, ...] = ()) -> None:
-        self.refuse, self.now = refuse, 0.0
+        self.refuse, self.now, self.delay = refuse, 0.0, 0.0
         self.locked: dict[int, int] = {}  # by address, in bytes
         self.locks = self.most = self.asked = 0
         self._guard = threading.Lock()
 
     def lock(self, address: int, nbytes: int) -> int:
+        time.sleep(self.delay)
         with self._guard:
             self.asked += 1
             if "lock" in self.refuse:
@@ -214,9 +217,11 @@ def test_what_cannot_be_unlocked_is_nobody_elses(caplog):
     system = System(("unlock",))
     pool = system.pool()
     address = pool.take(PAGE).data_ptr()
+    kept = len(page_locked._kept_for_good)
     with caplog.at_level(logging.WARNING):
         pool.trim()
     assert "could not be given back: busy" in caplog.text
+    assert [buffer.address for buffer in page_locked._kept_for_good[kept:]] == [address]
     assert pool.take(PAGE).data_ptr() != address
 
 
@@ -279,6 +284,7 @@ def test_no_more_is_prepared_than_will_be_asked_for(system, count, asked):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 16, 32])
 def test_threads_that_take_what_is_prepared_take_as_much_as_was_announced(system, count):
+    system.delay = 0.005
     pool, taken = system.pool(), []
     preparation = Preparation(pool, PAGE, count)
     threads = [threading.Thread(target=lambda: taken.append(preparation.take())) for _ in range(count)]

@@ -185,8 +185,9 @@ class AsyncWriter:
         del entry
         with self._changed:
             sent.pieces = sent.on_gpu = len(pieces)
-            self._jobs.extendleft((sent, piece) for piece in reversed(pieces[1:]))
-            self._changed.notify_all()
+            if not self._broken:
+                self._jobs.extendleft((sent, piece) for piece in reversed(pieces[1:]))
+                self._changed.notify_all()
         first = pieces[0]
         del pieces
         self._bring(sent, first, departure)
