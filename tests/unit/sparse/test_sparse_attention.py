@@ -13,9 +13,11 @@ from vdit_core.call import ModelSignature, TokenGrid
 from vdit_core.head_mask import HeadMask
 from vdit_core.recording.recorder import Recorder
 from vdit_core.selection import LayerMask, SelectionError
-from vdit_core.sparse import sparse_attention
+from vdit_core.sparse import backend
 from vdit_core.sparse.config import SparseConfig
+from vdit_core.sparse.kernels.gathered import Gathered
 from vdit_core.sparse.profile import ProfileError, SparseProfile
+from vdit_core.sparse.report import RunLog, SparseCall, SparseReport
 from vdit_core.sparse.sparse_attention import SparseAttention
 from vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
 
@@ -222,7 +224,7 @@ def test_a_recorder_sees_the_same(host):
 
 
 def test_slower_is_dense_unless_it_is_wanted(host, stock, monkeypatch, caplog):
-    monkeypatch.setattr(sparse_attention._autotuner, "run", lambda *_: (3.0, 1.0))
+    monkeypatch.setattr(backend._autotuner, "run", lambda *_: (3.0, 1.0))
     with caplog.at_level(logging.WARNING):
         editor = SparseAttention(everywhere("block top-k", if_slower="dense"))
         found = host(grid=GRID).run(1, editor)
@@ -234,12 +236,49 @@ def test_slower_is_dense_unless_it_is_wanted(host, stock, monkeypatch, caplog):
 
 
 def test_faster_is_reported_with_the_time_saved(host, monkeypatch):
-    monkeypatch.setattr(sparse_attention._autotuner, "run", lambda *_: (1.0, 100.0))
+    monkeypatch.setattr(backend._autotuner, "run", lambda *_: (1.0, 100.0))
     editor = SparseAttention(everywhere("block top-k", if_slower="dense"))
     host(grid=GRID).run(1, editor)
     assert editor.report.dense_seconds == 100 * 18
     assert "by gathered blocks, " in str(editor.report)
     assert "x as fast as dense, 1" in str(editor.report)
+
+
+class Rounded(Gathered):
+    """Faster, and off by this share of the output."""
+
+    name = "rounded"
+
+    def __init__(self, off: float) -> None:
+        self.off, self.calls = off, 0
+
+    def __call__(self, *call):
+        self.calls += 1
+        return super().__call__(*call) * (1 + self.off)
+
+
+@pytest.mark.parametrize(("off", "taken"), [(1e-4, "rounded"), (10.0, "gathered blocks")])
+def test_rounding_is_taken_where_it_changes_less_than_what_is_left_out(host, monkeypatch, off, taken):
+    fast = Rounded(off)
+    monkeypatch.setattr(backend, "kernels_for", lambda *_: (Gathered(), fast))
+    monkeypatch.setattr(backend._autotuner, "run", lambda *_: (2.0, 1.0, 3.0))
+    editor, exact = (SparseAttention(everywhere("block top-k", 0.5)) for _ in range(2))
+    found = host(grid=GRID).run(1, editor)
+    assert editor.report.kernel == taken
+    assert editor.report.sparse == 18
+    assert fast.calls == (18 if taken == "rounded" else 3), "else only each layer's first call tries it"
+    monkeypatch.setattr(backend, "kernels_for", lambda *_: (Gathered(),))
+    monkeypatch.setattr(backend._autotuner, "run", lambda *_: (2.0, 3.0))
+    expected = host(grid=GRID).run(1, exact)
+    for key, value in found.items():
+        torch.testing.assert_close(value, expected[key] * (1 + off * (taken == "rounded")))
+
+
+def test_both_kernels_of_a_run_are_told():
+    log, report = RunLog(), SparseReport()
+    log.calls += [SparseCall(1, name, 0.5, 1.0, (0.0, 0.1)) for name in ("a", "a", "a", "b")]
+    log.sum_up(report)
+    assert report.kernel == "a and b (25% of the calls)"
 
 
 def test_it_leaves_a_map_to_another_sparse_tool(host, stock, monkeypatch):
@@ -268,5 +307,5 @@ def test_an_interrupted_run_leaves_nothing_behind(host):
     with pytest.raises(RuntimeError, match="interrupted"):
         host(grid=GRID).run(1, editor, backend=broken)
     assert editor._places is None
-    assert editor._seen == []
+    assert editor._log.calls == []
     assert host(grid=GRID).run(1, editor)
