@@ -69,6 +69,19 @@ def test_triton_computes_the_masked_map(grid, dtype, dim, pattern):
     assert relative(triton_blocks.TritonBlocks()(call, lists, sharpness), expected) < max(2 * plain, 1e-3)
 
 
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.bfloat16, 128), (torch.float16, 64)], ids=str)
+def test_int8_is_off_by_its_rounding(grid, dtype, dim):
+    q, k, v = random_call(grid, dtype, dim)
+    k = k + 3  # what smoothing takes away: it changes no map
+    plan, sharpness = tiles(grid, DEVICE), torch.tensor([1.0, 0.8, 1.3], device=DEVICE)
+    call = tile(q, k, v, plan, int8=True)
+    lists = PATTERNS["block top-k"](call, torch.tensor([0.1, 0.3, 0.7]), always(plan), sharpness)
+    lists = with_dense_queries(lists, placeless(plan), plan.key_blocks)
+    found = triton_blocks.TritonBlocks(int8=True)(call, lists, sharpness)
+    assert relative(found, brute(q, k, v, lists, plan, sharpness)) < 2.5e-2
+
+
 def brute_dense(q, k, v):
     return (q.double() @ k.double().mT / math.sqrt(q.shape[-1])).softmax(-1) @ v.double()
 
