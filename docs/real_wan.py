@@ -23,10 +23,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from vdit_core.call import ModelSignature
+from vdit_core.ranks import rank_correlation
 from vdit_core.reporting.tables import markdown
 from vdit_core.selection import Indices
 from vdit_core.sparse import presets
-from vdit_core.sparse.density_statistics import changes, explained, rank_correlation
+from vdit_core.sparse.density_statistics import changes, explained
 from vdit_core.sparse.density_table import DensityTable, profile_of, read
 
 HERE = Path(__file__).parent
@@ -174,10 +175,10 @@ def _model(file: str) -> str:
 
 def draw() -> None:
     """The pictures, of all presets."""
-    from vdit_core.sparse.density_pictures import needed_picture
+    from vdit_core.sparse.pictures import needed_by
 
     for name in presets.NAMES:
-        needed_picture(presets.load(name)).save(picture(name), optimize=True)
+        needed_by(presets.load(name)).save(picture(name), optimize=True)
 
 
 if __name__ == "__main__":

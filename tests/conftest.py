@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,3 +59,12 @@ def server(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """One server for all tests that change no setting of it."""
     with serve(comfyui, tmp_path_factory.mktemp("comfyui")) as running:
         yield running
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What goes then goes by itself: no cycle holds it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -19,21 +19,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from .atomic import whole_file
 from .call import ModelSignature
-from .json_fields import UNREADABLE, whole
+from .json_fields import whole
+from .json_file import JsonFile
 from .selection import Kinds, LayerMask, SelectionError, Term, split_strength, terms_of
 
-FORMAT, VERSION = "vdit head mask", 1
 _ALL = Term("all", word="all")
-_LARGEST = 2**20  # bytes of a file; a strength of its own for each of 40 x 40 heads takes 30,000
 
 
 @dataclass(frozen=True)
-class HeadMask:
+class HeadMask(JsonFile):
     """A strength from 0 (off) to 1 (full) per layer and head.
 
     layers, heads: of the model that the mask was made for, where they are known; another model is refused.
@@ -41,6 +38,10 @@ class HeadMask:
     Raises:
         SelectionError: at once if the text cannot be read or a strength is not within 0..1.
     """
+
+    format, version, thing = "vdit head mask", 1, "head mask"
+    remedy, error = "Save the mask again", SelectionError
+    largest = 2**20  # a strength of its own for each of 40 x 40 heads takes 30,000
 
     text: str = "all"
     layers: int | None = None
@@ -113,43 +114,12 @@ class HeadMask:
         return self.text
 
     def to_json(self) -> str:
-        found = {"format": FORMAT, "version": VERSION, "text": self.text, "layers": self.layers, "heads": self.heads}
+        found = self.head() | {"text": self.text, "layers": self.layers, "heads": self.heads}
         return json.dumps(found, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, name: str = "this text") -> HeadMask:
-        """Raises SelectionError naming the file and what is wrong with it."""
-        try:
-            found = json.loads(text)
-            if not isinstance(found, dict) or found.get("format") != FORMAT:
-                raise SelectionError("it is JSON of another kind")
-            if found.get("version") != VERSION:
-                raise SelectionError(f"it has version {found.get('version')!r}; this pack reads version {VERSION}")
-            return cls(found["text"], _count(found["layers"]), _count(found["heads"]))
-        except UNREADABLE as error:
-            what = f"{type(error).__name__}: {error}" if not isinstance(error, SelectionError) else str(error)
-            raise SelectionError(f"{name} is not a whole head mask: {what.rstrip('.')}. Save the mask again.") from None
-
-    def save(self, path: Path) -> None:
-        """Write one whole file, or leave nothing behind. Raises OSError as the disk says."""
-        with whole_file(Path(path)) as part:
-            part.write_text(self.to_json(), encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path) -> HeadMask:
-        """Raises SelectionError, or FileNotFoundError if there is no file."""
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no head mask at {path}.")
-        if path.stat().st_size > _LARGEST:
-            raise SelectionError(
-                f"{path} is not a head mask: it is larger than {_LARGEST:,} bytes. Choose another file."
-            )
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            text = ""
-        return cls.from_json(text, str(path))
+    def from_fields(cls, found: dict[str, Any]) -> HeadMask:
+        return cls(found["text"], _count(found["layers"]), _count(found["heads"]))
 
 
 def _count(value: Any) -> int | None:

@@ -4,7 +4,6 @@ late or never, while a recording on disk is many gigabytes."""
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 import weakref
 from collections.abc import Callable
@@ -96,14 +95,6 @@ ENDS = {
     "without a run": without_a_run,
     "never entered": never_entered,
 }
-
-
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.parametrize("tier", ["RAM", "disk"])

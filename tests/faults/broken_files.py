@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from vdit_core.call import ModelSignature
+from vdit_core.json_file import JsonFile
 from vdit_core.recording.store import AttentionStore, StoreFileError
 from vdit_core.recording.store.format import digest
 from vdit_core.sparse.profile import SparseProfile
@@ -111,3 +112,12 @@ def make_odd(kind: str, path: Path) -> Path:
     elif kind == "name too long":
         return path.with_name("a" * 300)
     return path
+
+
+def refuses(kind: type[JsonFile], path: Path, text: str, said: str) -> None:
+    """A file with such a text is refused at once, by an error that names it and says this, in few words."""
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with promptly(), pytest.raises(kind.error, match=said or None) as caught:
+        kind.load(path)
+    assert f"{path} is not a whole {kind.thing}: " in str(caught.value)
+    assert len(str(caught.value)) < 2000

@@ -82,11 +82,11 @@ def slow_first_writes(monkeypatch) -> None:
     """An entry's first writing takes longer than its second, so that threads that race would mix them up."""
     seen, plain = set(), StoreWriter.write
 
-    def write(writer, number, entry):
+    def write(writer, number, entry, starts):
         if (writer.path, number) not in seen:
             seen.add((writer.path, number))
             time.sleep(0.005)
-        plain(writer, number, entry)
+        plain(writer, number, entry, starts)
 
     monkeypatch.setattr(StoreWriter, "write", write)
 

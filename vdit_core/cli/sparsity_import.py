@@ -61,10 +61,10 @@ def run(options: argparse.Namespace) -> None:
             )
     if options.picture:
         from ..atomic import whole_file
-        from ..sparse.density_pictures import needed_picture
+        from ..sparse.pictures import needed_by
 
         with whole_file(options.picture) as part_file:
-            needed_picture(made).save(part_file)
+            needed_by(made).save(part_file)
     print(f"See {options.out}.")
 
 

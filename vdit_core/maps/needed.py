@@ -17,13 +17,12 @@ from torch import Tensor
 
 from ..attention.reference import rows
 from ..call import TokenGrid
+from ..ranks import rank_correlation
 from ..recording.store import Header
 from ..sparse import presets
 from .observer import Observed
 from .sampling import sample
 from .wanted import Wanted
-
-_FEWEST = 3  # heads whose order says anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,31 +102,11 @@ def needed_keys(
     return total / (count * grid.tokens)
 
 
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Spearman's, of two tables of one shape: Pearson's of the ranks, equal values sharing the mean of theirs.
-
-    None if there are too few values to rank, or all of a table are equal.
-    """
-    if a.shape != b.shape:
-        raise ValueError(f"Tables of shapes {a.shape} and {b.shape} have no rank correlation.")
-    if a.size < _FEWEST:
-        return None
-    one, other = (_ranks(x.ravel()) for x in (a, b))
-    one, other = one - one.mean(), other - other.mean()
-    length = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / length if length > 0 else None
-
-
 def ranking(ranked: Mapping[str, float | None], mass: float = Wanted.mass) -> str:
     """In a sentence, how alike heads rank. ranked: the rank correlation of what each name says."""
     found = [f"{value:.2f} ({name})" for name, value in ranked.items() if value is not None]
     said = ", ".join(found) if found else "none, they cannot be ranked"
     return f"Rank correlation of the heads by the keys that hold {100 * mass:g} % of their attention: {said}."
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place.ravel()]
 
 
 def _mean(calls: Sequence[Tensor]) -> np.ndarray:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..call import TokenGrid
-from ..reporting.figures import MAX_LABELS, PALETTE, figure, render, style
+from ..reporting.figures import PALETTE, figure, render, style
 
 #: Perceptually uniform; dark is little. And one that parts what is above 1 from what is below.
 COLORS, AROUND_ONE = "magma", "RdBu_r"
@@ -28,8 +28,6 @@ _FRAME_LINE: Any = {
 }  # fmt: skip
 #: The darkest colours of a ratio, and the marks of its scale.
 _FAR_FROM_ONE, _SCALE = 50, (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
-#: Of needed keys: colours that every kind of colour vision orders, and what is darkest and brightest.
-NEEDED_COLORS, _NEEDED = "viridis", (1e-3, 1.0)
 #: More layers than this are rows of a heat map: so many lines could not be told apart.
 _MAX_LINES = len(PALETTE) + 1
 
@@ -167,34 +165,6 @@ def _decay_rows(picture: Figure, panels: Sequence[Axes], curves: Mapping[int, tu
     scale = picture.colorbar(image, ax=panels, label="weight, relative to uniform", extend="both", ticks=_SCALE)
     scale.ax.set_yticklabels([f"{value:g}" for value in _SCALE])
     scale.minorticks_off()
-
-
-def needed_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], title: str) -> Image.Image:
-    """The share of the keys that each head needs, layers down, heads across; of few heads with numbers.
-
-    values: (layers, heads), 0 to 1. The colours follow the logarithm: some heads need a thousandth of the keys.
-    """
-    picture = figure(max(620, 220 + 34 * len(heads)), max(380, 140 + 22 * len(layers)))
-    norm: Any = LogNorm(*_NEEDED)
-    with style():
-        axes = picture.subplots()
-        shown = values.clip(*_NEEDED)
-        image = axes.imshow(shown, cmap=NEEDED_COLORS, norm=norm, aspect="auto", interpolation="nearest")
-        if values.size <= MAX_LABELS:
-            for (y, x), value in np.ndenumerate(values):
-                ink = "black" if norm(shown[y, x]) > 0.55 else "white"
-                axes.text(x, y, f"{value:.1%}", ha="center", va="center", color=ink, fontsize=10)
-        across = max(1, -(-len(heads) // 24))
-        axes.set_xticks(range(0, len(heads), across), [str(head) for head in heads[::across]])
-        axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
-        axes.tick_params(length=0)
-        axes.set(xlabel="head", ylabel="layer")
-        ticks = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)
-        scale = picture.colorbar(image, ax=axes, label="of all keys", ticks=ticks, extend="min")
-        scale.ax.set_yticklabels([f"{100 * tick:g} %" for tick in ticks])
-        scale.minorticks_off()
-        picture.suptitle(title, fontsize=12)
-    return render(picture)
 
 
 def likeness_picture(panels: dict[str, dict[str, Tensor]], layers: Sequence[int], title: str) -> Image.Image:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..recording.store import AttentionStore, Header
 from ..recording.store.query import choose, choose_heads, recorded_run, stored_dtype
+from ..reporting.needed_keys import needed_picture
 from ..selection import Selection
 from . import distance, gpu, pictures
 from .crop import Crop
@@ -119,7 +120,7 @@ def needed(observed: Observed) -> Image.Image:
     """How many keys each head needs."""
     found = NeededKeys.of(observed)
     title = f"Keys that hold {100 * found.mass:g} % of a query's attention · {observed.run.grid}"
-    return pictures.needed_picture(found.values, found.layers, found.heads, title)
+    return needed_picture(found.values, title, found.layers, found.heads)
 
 
 def decay(observed: Observed) -> Image.Image:

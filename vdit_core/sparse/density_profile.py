@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..atomic import whole_file
 from ..call import ModelSignature
-from ..json_fields import UNREADABLE, number
+from ..json_fields import number
+from ..json_file import JsonFile
 from .allocation import by_need
 from .methods import BY_STRENGTH
-from .profile import ProfileError, plain_fields, text_of
-
-FORMAT, VERSION = "vdit density profile", 1
+from .profile import ProfileError, plain_fields
 
 
 @dataclass(frozen=True)
-class DensityProfile:
+class DensityProfile(JsonFile):
     """What each head of a model needs.
 
     needed: for each layer and head the share of the keys, from 0 to 1, that hold `mass` of a query's attention; a mean
@@ -38,6 +36,9 @@ class DensityProfile:
     Raises:
         ProfileError: naming what is wrong.
     """
+
+    format, version, thing = "vdit density profile", 1, "density profile"
+    remedy, error = "Make it again", ProfileError
 
     model: ModelSignature
     needed: tuple[tuple[float, ...], ...]
@@ -96,41 +97,20 @@ class DensityProfile:
         return f"DensityProfile({self.name or 'unnamed'}, {self.mass:.0%} of the mass, {self.model})"
 
     def to_json(self) -> str:
-        head = {"format": FORMAT, "version": VERSION, "name": self.name, "model": self.model.as_json()}
+        head = self.head() | {"name": self.name, "model": self.model.as_json()}
         head |= {"mass": self.mass, "measured": self.measured}
         lines = [f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in head.items()]
         rows = ",\n".join(f"  {json.dumps(row)}" for row in self.needed)
         return f'{{\n{"".join(lines)} "needed": [\n{rows}\n ]\n}}\n'
 
     @classmethod
-    def from_json(cls, text: str, name: str = "this text") -> DensityProfile:
-        """Raises ProfileError naming the file and what is wrong with it."""
-        try:
-            found = json.loads(text)
-            if not isinstance(found, dict) or found.get("format") != FORMAT:
-                raise ProfileError("it is JSON of another kind")
-            if found.get("version") != VERSION:
-                raise ProfileError(f"it has version {found.get('version')!r}; this pack reads version {VERSION}")
-            if not isinstance(found["name"], str):
-                raise ProfileError(f"its name is {found['name']!r}, and must be text")
-            return cls(
-                model=ModelSignature.from_json(found["model"]),
-                needed=tuple(tuple(map(number, layer)) for layer in found["needed"]),
-                mass=number(found["mass"]),
-                name=found["name"],
-                measured=plain_fields(found["measured"]),
-            )
-        except UNREADABLE as error:
-            what = f"{type(error).__name__}: {error}" if not isinstance(error, ProfileError) else str(error)
-            what = what.rstrip(".")
-            raise ProfileError(f"{name} is not a whole density profile: {what}. Make it again.") from None
-
-    def save(self, path: Path) -> None:
-        """Write one whole file, or leave nothing behind. Raises OSError as the disk says."""
-        with whole_file(Path(path)) as part:
-            part.write_text(self.to_json(), encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: Path) -> DensityProfile:
-        """Raises ProfileError, or FileNotFoundError if there is no file."""
-        return cls.from_json(text_of(path), str(path))
+    def from_fields(cls, found: dict[str, Any]) -> DensityProfile:
+        if not isinstance(found["name"], str):
+            raise ProfileError(f"its name is {found['name']!r}, and must be text")
+        return cls(
+            model=ModelSignature.from_json(found["model"]),
+            needed=tuple(tuple(map(number, layer)) for layer in found["needed"]),
+            mass=number(found["mass"]),
+            name=found["name"],
+            measured=plain_fields(found["measured"]),
+        )

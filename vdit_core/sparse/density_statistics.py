@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ranks import rank_correlation
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -24,23 +26,9 @@ def explained(densities: np.ndarray) -> Explained:
     return Explained(*(float(mean.var() / whole) if whole > 0 else 0.0 for mean in means))
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """The rank of each value, from 1, float64 (n,); equal values share the mean of theirs."""
-    _, place, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[place.ravel()]
-
-
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's, of two tables of one shape; 0 if all values of either are equal."""
-    first, second = (ranks(values) - (values.size + 1) / 2 for values in (one, other))
-    scale = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / scale) if scale > 0 else 0.0
-
-
 @dataclass(frozen=True)
 class Change:
-    """From one step of a table to the next: the mean absolute difference of all values, and the rank correlation.
+    """From one step of a table to the next: the mean absolute difference of all values, and the rank correlation, or 0.
 
     after: the step before the change, counted from 0. times: its distance, as a multiple of the larger one of the
     changes before and after it; 0 for the first and the last, which have but one beside them.
@@ -62,6 +50,6 @@ def changes(densities: np.ndarray) -> list[Change]:
     padded = np.concatenate([[np.inf], distances, [np.inf]])
     beside = np.maximum(padded[:-2], padded[2:])
     return [
-        Change(n, float(distance), rank_correlation(densities[n], densities[n + 1]), float(distance / around))
+        Change(n, float(distance), rank_correlation(densities[n], densities[n + 1]) or 0.0, float(distance / around))
         for n, (distance, around) in enumerate(zip(distances, beside, strict=True))
     ]

@@ -10,8 +10,10 @@ from matplotlib.colors import LogNorm, Normalize
 from PIL import Image
 
 from ..reporting.figures import BLUE, INK, MAX_LABELS, ORANGE, PALE, figure, render
+from ..reporting.needed_keys import needed_picture
 from .ablation import LayerAblation
 from .calibration import LocalErrors
+from .density_profile import DensityProfile
 from .profile import SparseProfile
 from .quality import Comparison
 
@@ -99,3 +101,9 @@ def pareto(quality: Comparison) -> Image.Image:
     for axes in panels:
         axes.grid(alpha=0.25)
     return render(drawn)
+
+
+def needed_by(profile: DensityProfile) -> Image.Image:
+    """What each head needs by a published measurement."""
+    title = f"{profile.name}: keys that hold {profile.mass:.0%} of the mass"
+    return needed_picture(profile.table(), title, range(profile.model.layers), range(profile.model.heads))

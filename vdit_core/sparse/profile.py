@@ -10,19 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..atomic import whole_file
 from ..call import ModelSignature
 from ..errors import VDiTError
-from ..json_fields import UNREADABLE, number
+from ..json_fields import number
+from ..json_file import JsonFile
 from .allocation import allocate
 from .methods import METHODS, RENAMED, TOP_P
-
-FORMAT, VERSION = "vdit sparsity profile", 2
 
 #: A number for each head and level.
 Table = tuple[tuple[float, ...], ...]
@@ -33,7 +30,7 @@ class ProfileError(VDiTError, ValueError):
 
 
 @dataclass(frozen=True)
-class SparseProfile:
+class SparseProfile(JsonFile):
     """What was measured of a model.
 
     method: what was measured, one of `methods.METHODS`.
@@ -47,6 +44,9 @@ class SparseProfile:
     Raises:
         ProfileError: if the tables do not fit each other, naming what does not.
     """
+
+    format, version, thing = "vdit sparsity profile", 2, "sparsity profile"
+    remedy, error = "Measure it again", ProfileError
 
     model: ModelSignature
     method: str
@@ -111,54 +111,25 @@ class SparseProfile:
         return f"SparseProfile({self.method}, density {self.density:.0%}, {self.model})"
 
     def to_json(self) -> str:
-        found = {"format": FORMAT, "version": VERSION} | asdict(self) | {"model": self.model.as_json()}
+        found = self.head() | asdict(self) | {"model": self.model.as_json()}
         found["densities"] = [[round(float(value), 4) for value in row] for row in self.densities()]
         return json.dumps(found, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, name: str = "this text") -> SparseProfile:
-        """Raises ProfileError naming the file and what is wrong with it."""
-        try:
-            found = json.loads(text)
-            if not isinstance(found, dict) or found.get("format") != FORMAT:
-                raise ProfileError("it is JSON of another kind")
-            if found.get("version") == 1:
-                found = _of_version_1(found)
-            elif found.get("version") != VERSION:
-                raise ProfileError(f"it has version {found.get('version')!r}; this pack reads version {VERSION}")
-            return cls(
-                model=ModelSignature.from_json(found["model"]),
-                method=str(found["method"]),
-                density=number(found["density"]),
-                levels=tuple(map(number, found["levels"])),
-                errors=_tables(found["errors"]),
-                temperature=_tables(found["temperature"]),
-                measured=plain_fields(found["measured"]),
-            )
-        except UNREADABLE as error:
-            what = f"{type(error).__name__}: {error}" if not isinstance(error, ProfileError) else str(error)
-            raise ProfileError(f"{name} is not a whole sparsity profile: {what}. Measure it again.") from None
-
-    def save(self, path: Path) -> None:
-        """Write one whole file, or leave nothing behind. Raises OSError as the disk says."""
-        with whole_file(Path(path)) as part:
-            part.write_text(self.to_json(), encoding="utf-8")
+    def upgraded(cls, found: dict[str, Any]) -> dict[str, Any]:
+        return _of_version_1(found) if found.get("version") == 1 else super().upgraded(found)
 
     @classmethod
-    def load(cls, path: Path) -> SparseProfile:
-        """Raises ProfileError, or FileNotFoundError if there is no file."""
-        return cls.from_json(text_of(path), str(path))
-
-
-def text_of(path: Path) -> str:
-    """A profile's file as text, "" if it is none. Raises FileNotFoundError if there is no file."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no sparsity profile at {path}.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return ""
+    def from_fields(cls, found: dict[str, Any]) -> SparseProfile:
+        return cls(
+            model=ModelSignature.from_json(found["model"]),
+            method=str(found["method"]),
+            density=number(found["density"]),
+            levels=tuple(map(number, found["levels"])),
+            errors=_tables(found["errors"]),
+            temperature=_tables(found["temperature"]),
+            measured=plain_fields(found["measured"]),
+        )
 
 
 def _of_version_1(found: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..ranks import rank_correlation
 from .density_profile import DensityProfile
-from .density_statistics import rank_correlation
 from .methods import BY_STRENGTH
 from .profile import SparseProfile
 
@@ -30,8 +30,9 @@ def beside_published(profile: SparseProfile, published: DensityProfile | None) -
     falling = np.argsort(-np.abs(apart), axis=None, kind="stable")[:_MOST]
     heads = [np.unravel_index(int(place), own.shape) for place in falling]
     named = ", ".join(f"{layer}@{head} {own[layer, head]:.0%} ({other[layer, head]:.0%})" for layer, head in heads)
+    alike = rank_correlation(own, other) or 0.0
     return (
         f"{_DIFFERENCE} Beside that of {published.name}, both at {profile.density:.0%} on average: rank correlation of "
-        f"the heads' densities {rank_correlation(own, other):.2f}, mean difference {np.abs(apart).mean():.1%}. Most "
+        f"the heads' densities {alike:.2f}, mean difference {np.abs(apart).mean():.1%}. Most "
         f"apart, layer@head with this one's density (and the published one's): {named}."
     )

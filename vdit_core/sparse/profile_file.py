@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 
 from ..json_fields import UNREADABLE
-from .density_profile import FORMAT, DensityProfile
-from .profile import SparseProfile, text_of
+from .density_profile import DensityProfile
+from .profile import SparseProfile
 
 
 def load_profile(path: Path) -> SparseProfile | DensityProfile:
     """Raises ProfileError naming the file and what is wrong with it, or FileNotFoundError if there is no file."""
-    text = text_of(path)
+    text = SparseProfile.text_of(path)
     try:
         found = json.loads(text)
-        density = isinstance(found, dict) and found.get("format") == FORMAT
+        density = isinstance(found, dict) and found.get("format") == DensityProfile.format
     except UNREADABLE:
         density = False
     return (DensityProfile if density else SparseProfile).from_json(text, str(path))

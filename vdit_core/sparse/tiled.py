@@ -13,6 +13,8 @@ from .tiling import Tiles
 
 _SMOOTHED_BY = 64  # every so many keys: their mean is near enough to that of all
 
+_MIN_SCALE = 1e-12  # of int8, as the kernel's
+
 
 @dataclass(frozen=True, eq=False)
 class Lengths:
@@ -91,7 +93,7 @@ def tile(q: Tensor, k: Tensor, v: Tensor, tiles: Tiles, int8: bool = False) -> T
 
 def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
     """As int8, and the scales."""
-    scale = (x.float().abs().amax(-1) / 127).clamp(min=1e-12)
+    scale = (x.float().abs().amax(-1) / 127).clamp(min=_MIN_SCALE)
     return (x.float() / scale[..., None]).round().to(torch.int8), scale
 
 

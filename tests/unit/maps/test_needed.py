@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vdit_core.call import ModelSignature, TokenGrid
-from vdit_core.maps.needed import NeededKeys, Published, needed_keys, rank_correlation, ranking
+from vdit_core.maps.needed import NeededKeys, Published, needed_keys, ranking
 from vdit_core.maps.statistics import map_statistics
 from vdit_core.maps.wanted import Wanted
+from vdit_core.ranks import rank_correlation
 from vdit_core.recording.store import Header
 
 GRID = TokenGrid(5, 8, 10, prefix=4)

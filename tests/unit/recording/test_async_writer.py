@@ -3,7 +3,6 @@ when the test lets it."""
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from vdit_core.recording.store.departure import Departure
 from vdit_core.recording.store.pieces import as_bytes, cut, nbytes
 from vdit_core.recording.store.storage import Folder, Memory
 
-from .test_page_locked import Copy, System
+from .page_locking import Copy, System, lent_after
 
 LAYERS, TOKENS = 6, 50
 CPU = torch.device("cpu")
@@ -200,14 +199,6 @@ def test_an_entry_larger_than_the_room_goes_alone(gpu, system, monkeypatch):
     assert len(storage._entries) == len(KEYS)
 
 
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 ENDS = ["dropped", "dropped under way", "forgotten under way", "finished and forgotten", "failed", "failed, forgotten"]
 
 
@@ -351,12 +342,4 @@ def test_a_copy_to_a_gpu_that_is_under_way_keeps_its_buffer(gpu, system):
     address = storage.get(KEYS[0])[".q"].data_ptr()
     pool.in_use(storage.get(KEYS[0]).values(), copy)
     storage.drop()
-    size = pool.idle
-    taken = []
-    taker = threading.Thread(target=lambda: taken.append(pool.take(size)))
-    taker.start()
-    taker.join(0.1)
-    assert not taken
-    copy.done.set()
-    taker.join(10)
-    assert taken[0].data_ptr() == address
+    assert lent_after(copy, pool, pool.idle).data_ptr() == address

@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import torch
@@ -19,57 +18,9 @@ from vdit_core.recording.store import page_locked
 from vdit_core.recording.store.page_locked import PageLockedPool
 from vdit_core.recording.store.preparation import Preparation
 
+from .page_locking import Copy, System, lent_after
+
 PAGE = 4096
-
-
-class Copy:
-    """A copy that a GPU makes until it is told that it is done."""
-
-    def __init__(self) -> None:
-        self.done = threading.Event()
-
-    def query(self) -> bool:
-        return self.done.is_set()
-
-    def synchronize(self) -> None:
-        assert self.done.wait(10)
-
-
-class System:
-    """What the operating system and the driver see; may refuse."""
-
-    def __init__(self, refuse: tuple[str, ...] = ()) -> None:
-        self.refuse, self.now, self.delay = refuse, 0.0, 0.0
-        self.locked: dict[int, int] = {}  # by address, in bytes
-        self.locks = self.most = self.asked = 0
-        self._guard = threading.Lock()
-
-    def lock(self, address: int, nbytes: int) -> int:
-        time.sleep(self.delay)
-        with self._guard:
-            self.asked += 1
-            if "lock" in self.refuse:
-                raise RuntimeError("not enough lockable memory")
-            assert address not in self.locked, "the driver refuses what is locked already"
-            self.locked[address] = nbytes
-            self.locks += 1
-            self.most = max(self.most, sum(self.locked.values()))
-            return address + 1
-
-    def unlock(self, address: int, token: int) -> None:
-        assert token == address + 1
-        if "unlock" in self.refuse:
-            raise RuntimeError("busy")
-        with self._guard:
-            del self.locked[address]
-
-    def by_torch(self, nbytes: int) -> torch.Tensor:
-        if "by_torch" in self.refuse:
-            raise RuntimeError("no page-locked memory")
-        return torch.zeros(nbytes, dtype=torch.uint8)
-
-    def pool(self, grace: float | None = None) -> PageLockedPool:
-        return PageLockedPool(self.lock, self.unlock, self.by_torch, grace, lambda: self.now)
 
 
 @pytest.fixture
@@ -126,14 +77,8 @@ def test_a_buffer_is_not_lent_before_copies_are_done(system):
     address = buffer.data_ptr()
     pool.in_use([buffer[10:20], torch.zeros(3)], copy)
     del buffer
-    second, waited = pool.take(2 * PAGE), []
-    taker = threading.Thread(target=lambda: waited.append(pool.take(PAGE)))
-    taker.start()
-    taker.join(0.2)
-    assert not waited
-    copy.done.set()
-    taker.join(10)
-    assert waited[0].data_ptr() == address
+    second = pool.take(2 * PAGE)
+    assert lent_after(copy, pool, PAGE).data_ptr() == address
     del second
 
 

@@ -122,11 +122,11 @@ def test_a_disk_that_fails_ends_the_run_with_its_reason(host, tmp_path, monkeypa
     written = []
     plain = StoreWriter.write
 
-    def write(writer, number, entry):
+    def write(writer, number, entry, starts):
         written.append(1)
         if len(written) > at:
             raise OSError(28, "No space left on device while recording", str(writer.path))
-        plain(writer, number, entry)
+        plain(writer, number, entry, starts)
 
     monkeypatch.setattr(StoreWriter, "write", write)
     recorder = Recorder(tier="disk", folder=tmp_path)

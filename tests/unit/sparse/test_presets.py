@@ -9,11 +9,11 @@ import torch
 from synthetic_host import SyntheticHost, same
 
 from vdit_core.call import ModelSignature, TokenGrid
+from vdit_core.ranks import rank_correlation
 from vdit_core.selection import LayerMask
 from vdit_core.sparse import presets
 from vdit_core.sparse.config import SparseConfig
 from vdit_core.sparse.density_profile import DensityProfile
-from vdit_core.sparse.density_statistics import rank_correlation
 from vdit_core.sparse.methods import BY_STRENGTH, METHODS
 from vdit_core.sparse.profile import ProfileError
 from vdit_core.sparse.sparse_attention import SparseAttention

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+#: Far above float32's least, so that NOTHING, the score of a key that is left out, stays far below all others with it.
+MIN_SCALE = tl.constexpr(1e-12)
 _ROUND = tl.constexpr(12582912.0)  # 1.5 x 2^23: added and taken away again, it rounds to the nearest whole number
 
 
@@ -45,7 +47,7 @@ def _permute(
         total = tl.sum(tl.where(inside[:, None], wide, 0.0), 0)
         tl.store(means_ptr + (map * blocks + block) * DIM + dims, total / count)
     if INT8:
-        scale = tl.maximum(tl.max(tl.abs(wide), 1) / 127, 1e-12)
+        scale = tl.maximum(tl.max(tl.abs(wide), 1) / 127, MIN_SCALE)
         wide = (wide / scale[:, None] + _ROUND) - _ROUND
         tl.store(out_ptr + at[:, None] * DIM + dims, wide.to(tl.int8))
         tl.store(scale_ptr + at, scale)

@@ -213,10 +213,7 @@ class Folder(Storage):
 
 def _write(to: tuple[StoreWriter, int], piece: Piece) -> None:
     writer, number = to
-    if piece.starts:
-        writer.write(number, piece.parts, piece.starts)
-    else:
-        writer.write(number, piece.parts)
+    writer.write(number, piece.parts, piece.starts)
 
 
 def _remove(writing: AsyncWriter, path: Path) -> None:
