@@ -37,7 +37,7 @@ def test_structure_draws_every_picture(server):
         files = sorted((server.base / "output" / "look").glob(f"{name}_*.png"))
         assert len(files) == count
         with Image.open(files[0]) as picture:
-            assert min(picture.size) >= 380
+            assert min(picture.size) >= 340
             assert len(picture.convert("RGB").getcolors(2**24)) > 100
     (table,) = (m["data"]["output"]["text"][0] for m in result.messages if m["data"].get("node") == "say"
                 and m["type"] == "executed")  # fmt: skip
