@@ -5,9 +5,8 @@ from __future__ import annotations
 from workflow_graph import Node, Workflow, files_of
 from workflow_parts import SOURCE, TARGET, framed, negative_text, side_by_side
 
-PLACES = {"down": "**Top** the clip, **bottom** the edit", "right": "**Left** the clip, **right** the edit"}
 LOOK = (
-    "{places}: everything moves as before.\n\n"
+    "**Left** the clip, **right** the edit: everything moves as before.\n\n"
     "The edit begins with the clip itself, so connect **latent** to the sampler, and a sampler that adds no noise "
     "(euler).\n\n**change**: how much may change; lower keeps more. **target_cfg**: more makes a stronger edit. "
     "**draws**: 2 or 4 make it cleaner and take that many times as long. **region**: a mask of where it may happen."
@@ -19,7 +18,7 @@ LOOK = (
 
 def _edited(
     flow: Workflow, model: Node, shifted: Node, vae: Node, clip: Node, prompts: list[Node], steps: int, fps: float,
-    prefix: str, note: Node, loaders: list[Node], direction: str,
+    prefix: str, note: Node, loaders: list[Node], enlarge: int,
 ) -> Workflow:  # fmt: skip
     """The edit, from the loaders on."""
     source, target, negative = prompts
@@ -33,12 +32,12 @@ def _edited(
                        sigmas=sigmas.out(), latent_image=edit.out(1))  # fmt: skip
     decoded = flow.add("VAEDecode", samples=sampler.out(), vae=vae.out(2 if vae is model else 0))
     parts = flow.add("GetVideoComponents", "The clip's frames", video=clip.out())
-    result = side_by_side(flow, parts, decoded, fps, prefix, direction)
+    result = side_by_side(flow, parts, decoded, fps, prefix, ("the clip", "the edit"), enlarge)
     flow.column(*loaders, note)
     flow.column(*prompts, noise, euler, sigmas)
     flow.column(edit, sampler, decoded, parts)
     flow.column(*result, width=430)
-    flow.column(flow.note("What to look at", LOOK.format(places=PLACES[direction])), width=420)
+    flow.column(flow.note("What to look at", LOOK), width=420)
     return framed(flow, ("Clip and model", 0, 0), ("Prompts, seed, steps", 1, 1), ("The edit", 2, 2), ("Result", 3, 4))
 
 
@@ -64,7 +63,7 @@ def demo(number: int) -> Workflow:
         "highway. The demo model knows these words only:\na is driving running on in the · car truck "
         "dog · red blue yellow green white black brown · highway grass · winter",
     )
-    return _edited(flow, model, model, model, clip, prompts, 30, 8, "vdit/edit", note, [model, clip], "right")
+    return _edited(flow, model, model, model, clip, prompts, 30, 8, "vdit/edit", note, [model, clip], 3)
 
 
 def wan21(number: int) -> Workflow:
@@ -97,4 +96,4 @@ def wan21(number: int) -> Workflow:
         "model.",
     )
     loaders = [model, shifted, text, vae, clip]
-    return _edited(flow, model, shifted, vae, clip, prompts, 30, 16, "vdit/wan21_edit", note, loaders, "down")
+    return _edited(flow, model, shifted, vae, clip, prompts, 30, 16, "vdit/wan21_edit", note, loaders, 1)

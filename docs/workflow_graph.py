@@ -6,6 +6,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from workflow_wires import route
+
 #: What the server says of each kind of node: to be filled before a workflow is made.
 NODES: dict[str, Any] = {}
 ORG = "https://huggingface.co/Comfy-Org"
@@ -17,6 +19,10 @@ FILES = {
     "wan_2.1_vae.safetensors": (WAN21, "vae"),
     "wan2.1_t2v_1.3B_fp16.safetensors": (WAN21, "diffusion_models"),
     "wan2.1_vace_1.3B_fp16.safetensors": (WAN21, "diffusion_models"),
+    "wan2.1_i2v_480p_14B_fp16.safetensors": (WAN21, "diffusion_models"),
+    "clip_vision_h.safetensors": (WAN21, "clip_vision"),
+    "wan2.2_ti2v_5B_fp16.safetensors": (WAN22, "diffusion_models"),
+    "wan2.2_vae.safetensors": (WAN22, "vae"),
     **{f"wan2.2_{kind}_{part}_noise_14B_fp8_scaled.safetensors": (WAN22, "diffusion_models")
        for kind in ("t2v", "i2v") for part in ("high", "low")},
     **{f"wan2.2_t2v_lightx2v_4steps_lora_v1.1_{part}_noise.safetensors": (WAN22, "loras") for part in ("high", "low")},
@@ -32,10 +38,10 @@ COLORS = {"prompt": ("#232", "#353"), "negative": ("#322", "#533"), "setting": (
           "ours": ("#2b2540", "#453a6b"), "note": ("#432", "#653")}  # fmt: skip
 GROUPS = ("#5b9bc0", "#a183d8", "#9a9a9a", "#d3a545")
 #: px: of a column and between two; of a title bar, a slot or widget, and what is below a node.
-WIDTH, GAP, TITLE, ROW, MARGIN = 340, 60, 30, 24, 52
+WIDTH, GAP, TITLE, ROW, MARGIN = 340, 110, 30, 24, 52
 #: px that some nodes need beyond their slots and widgets: a text, a preview, cells.
 TALL = {"CLIPTextEncode": 64, "MarkdownNote": 150, "VDiT_LayerMask": 190, "SaveVideo": 380, "LoadImage": 300,
-        "LoadVideo": 300}  # fmt: skip
+        "LoadVideo": 300, "VDiT_SideBySide": 70}  # fmt: skip
 
 
 @dataclass
@@ -107,42 +113,19 @@ class Workflow:
                 links.append([number, origin.number, output, node.number, slot, kind])
                 outputs.setdefault((origin.number, output), []).append(number)
                 inputs[node.number, name] = number
-        return {
+        found = {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"vdit-attention/{self.name}")),
             "revision": 0,
             "last_node_id": len(self.nodes),
             "last_link_id": len(links),
-            "nodes": [self._node(node, outputs, inputs) for node in self.nodes],
+            "nodes": [node_json(node, outputs, inputs) for node in self.nodes],
             "links": links,
             "groups": [self._group(n, *group) for n, group in enumerate(self.groups)],
             "config": {},
             "extra": {"ds": {"scale": 0.6, "offset": [120, 120]}},
             "version": 0.4,
         }
-
-    def _node(self, node: Node, outputs: dict[tuple[int, int], list[int]], inputs: dict[tuple[int, str], int]) -> Any:
-        note = node.kind == "MarkdownNote"
-        schema = NODES.get(node.kind, {"output": [], "output_name": []})
-        values = {"text": node.values["text"]} if note else _values(node)
-        found: dict[str, Any] = {
-            "id": node.number, "type": node.kind, "pos": node.place, "size": node.size, "flags": {},
-            "order": node.number - 1, "mode": 0,
-            "inputs": [_input(node.kind, name, inputs[node.number, name]) for name in node.links],
-            "outputs": [
-                {"name": name, "type": kind, "links": outputs.get((node.number, n))}
-                for n, (name, kind) in enumerate(zip(schema["output_name"], schema["output"], strict=True))
-            ],
-            "properties": {} if note else {"Node name for S&R": node.kind},
-            "widgets_values": list(values.values()),
-        }  # fmt: skip
-        if models := [_model(value) for value in values.values() if value in FILES]:
-            found["properties"]["models"] = models
-        if not note:
-            found["widgets_values_named"] = values
-        if node.title:
-            found["title"] = node.title
-        if node.look:
-            found["color"], found["bgcolor"] = COLORS[node.look]
+        route(found, [[node.number for node in nodes] for nodes, _ in self.columns])
         return found
 
     def _group(self, number: int, title: str, first: int, last: int) -> Any:
@@ -151,6 +134,33 @@ class Workflow:
         right, bottom = (max(node.place[i] + node.size[i] for node in nodes) for i in (0, 1))
         box = [left - 20, top - 82, right - left + 40, bottom - top + 112]
         return {"id": number + 1, "title": title, "bounding": box, "color": GROUPS[number % 4], "flags": {}}
+
+
+def node_json(node: Node, outputs: dict[tuple[int, int], list[int]], inputs: dict[tuple[int, str], int]) -> Any:
+    """A node as the page saves it. outputs: its links by node and output; inputs: by node and input."""
+    note = node.kind == "MarkdownNote"
+    schema = NODES.get(node.kind, {"output": [], "output_name": []})
+    values = {"text": node.values["text"]} if note else _values(node)
+    found: dict[str, Any] = {
+        "id": node.number, "type": node.kind, "pos": node.place, "size": node.size, "flags": {},
+        "order": node.number - 1, "mode": 0,
+        "inputs": [_input(node.kind, name, inputs[node.number, name]) for name in node.links],
+        "outputs": [
+            {"name": name, "type": kind, "links": outputs.get((node.number, n))}
+            for n, (name, kind) in enumerate(zip(schema["output_name"], schema["output"], strict=True))
+        ],
+        "properties": {} if note else {"Node name for S&R": node.kind},
+        "widgets_values": list(values.values()),
+    }  # fmt: skip
+    if models := [_model(value) for value in values.values() if value in FILES]:
+        found["properties"]["models"] = models
+    if not note:
+        found["widgets_values_named"] = values
+    if node.title:
+        found["title"] = node.title
+    if node.look:
+        found["color"], found["bgcolor"] = COLORS[node.look]
+    return found
 
 
 _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")

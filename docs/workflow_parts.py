@@ -9,12 +9,13 @@ from typing import Any
 from workflow_graph import Node, Workflow, files_of
 
 FOLDER = Path(__file__).parents[1] / "example_workflows"
+LABELS = ("source", "with the source's attention")
 SOURCE, TARGET = "A car is driving on the highway", "A car is driving on the highway in the winter"
 
 
 def negative_text() -> str:
     """What ComfyUI's templates of Wan say against a poor picture, from an example that has it."""
-    nodes = json.loads((FOLDER / "4 Live transfer - Wan2.1 T2V 1.3B.json").read_text(encoding="utf-8"))["nodes"]
+    nodes = json.loads((FOLDER / "13 Sinks - Wan2.1 T2V 1.3B.json").read_text(encoding="utf-8"))["nodes"]
     return next(node["widgets_values"][0] for node in nodes if node.get("title") == "Negative prompt")
 
 
@@ -30,14 +31,21 @@ def prompts(flow: Workflow, clip: Node, target: str = TARGET) -> tuple[Node, Nod
 
 
 def side_by_side(
-    flow: Workflow, first: Node, second: Node, fps: float, prefix: str, direction: str = "down"
+    flow: Workflow,
+    first: Node,
+    second: Node,
+    fps: float,
+    prefix: str,
+    labels: tuple[str, str] = LABELS,
+    enlarge: int = 1,
 ) -> list[Node]:
-    """Two clips above each other, or (right) beside each other, saved."""
-    stitch = flow.add("ImageStitch", "source and target", image1=first.out(), image2=second.out(), direction=direction,
-                      match_image_size=True, spacing_width=4, spacing_color="white")  # fmt: skip
-    video = flow.add("CreateVideo", images=stitch.out(), fps=fps)
-    save = flow.add("SaveVideo", "Save Video: source, target", video=video.out(), filename_prefix=prefix)
-    return [stitch, video, save]
+    """Two clips beside each other under their labels, saved."""
+    both = flow.add(
+        "VDiT_SideBySide", first=first.out(), second=second.out(), labels="\n".join(labels), enlarge=enlarge
+    )
+    video = flow.add("CreateVideo", images=both.out(), fps=fps)
+    save = flow.add("SaveVideo", video=video.out(), filename_prefix=prefix)
+    return [both, video, save]
 
 
 def one_video_each(flow: Workflow, latent: Node, vae: Node) -> tuple[list[Node], list[Node]]:

@@ -1,151 +1,24 @@
-"""Writes the example workflows from 14 on: python docs/workflows.py [NUMBER ...].
+"""Writes the example workflows that are not edited by hand: python docs/workflows.py [NUMBER ...].
 
-A ComfyUI with this pack must run at port 8188: it tells the inputs and outputs of every node. Of models whose
-weights are not shipped, loaders, samplers, steps and sizes are those of ComfyUI's own templates.
+A ComfyUI with this pack must run at port 8188: it tells the inputs and outputs of every node. $COMFYUI_PATH, or else
+~/comfy/ComfyUI, has the templates. Of models whose weights are not shipped, loaders, samplers, steps and sizes are
+those of ComfyUI's own templates.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import footage_workflows
+from official_template import folder
+from template_workflows import TEMPLATES
 from workflow_graph import NODES, Node, Workflow
 from workflow_parts import FOLDER, begun, framed, one_video_each, prompts, read_me, recorded, side_by_side
-
-
-def wan22_experts(flow: Workflow, kind: str, lora: str | None) -> tuple[list[Node], list[Node]]:
-    """The loaders of both experts, and what to connect: models with their shift."""
-    loaders, models = [], []
-    for part in ("high", "low"):
-        name = f"wan2.2_{kind}_{part}_noise_14B_fp8_scaled.safetensors"
-        loaded = flow.add("UNETLoader", f"{part} noise", unet_name=name)
-        loaders.append(loaded)
-        if lora is not None:
-            file = f"wan2.2_{kind}_lightx2v_4steps_lora_{lora}_{part}_noise.safetensors"
-            loaded = flow.add("LoraLoaderModelOnly", f"{part} noise, 4 steps", model=loaded.out(), lora_name=file)
-            loaders.append(loaded)
-        models.append(flow.add("ModelSamplingSD3", f"{part} noise", model=loaded.out(), shift=5.0))
-    return loaders, models
-
-
-def two_experts(
-    flow: Workflow, models: list[Node], source: Any, target: Any, negative: Any, latent: Any, mask: Node, steps: int,
-    cfg: float,
-) -> tuple[list[Node], list[Node]]:  # fmt: skip
-    """Live transfer in both experts, and their samplers."""
-    lives = [
-        flow.add(
-            "VDiT_LiveTransfer",
-            f"Live Transfer, {part} noise",
-            model=model.out(),
-            source=source,
-            target=target,
-            latent=latent,
-            mask=mask.out(),
-        )
-        for part, model in zip(("high", "low"), models, strict=True)
-    ]
-    common = {"negative": negative, "steps": steps, "cfg": cfg, "sampler_name": "euler", "scheduler": "simple"}
-    first = flow.add("KSamplerAdvanced", "High noise", model=lives[0].out(0), positive=lives[0].out(1),
-                     latent_image=lives[0].out(2), add_noise="enable", noise_seed=1, start_at_step=0,
-                     end_at_step=steps // 2, return_with_leftover_noise="enable", **common)  # fmt: skip
-    second = flow.add("KSamplerAdvanced", "Low noise", model=lives[1].out(0), positive=lives[1].out(1),
-                      latent_image=first.out(), add_noise="disable", noise_seed=0, start_at_step=steps // 2,
-                      end_at_step=10000, return_with_leftover_noise="disable", **common)  # fmt: skip
-    return lives, [first, second]
-
-
-LOOK = (
-    "**Top** source, **bottom** target: the same path and camera, another season.\n\nEach expert has a Live Transfer "
-    "of its own, with the same prompts and the same empty latent; the second sampler goes on from the first one's "
-    "latent. A step selection counts the steps of its own sampler.\n\nIf the target looks too much like the source, "
-    "lower the **strength** or choose fewer layers."
-)
-
-
-def wan22_t2v(number: int, lora: bool) -> Workflow:
-    """Text to video by two experts, in 20 steps or in four with a LoRA."""
-    flow = Workflow(f"{number} Live transfer - Wan2.2 T2V 14B" + (", 4 steps" if lora else ""))
-    loaders, models = wan22_experts(flow, "t2v", "v1.1" if lora else None)
-    clip = flow.add("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
-    vae = flow.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
-    source, target, negative = prompts(flow, clip)
-    size = flow.add("EmptyHunyuanLatentVideo", "Size and length", "setting", width=640, height=640, length=81)
-    mask = flow.add("VDiT_LayerMask")
-    steps, cfg = (4, 1.0) if lora else (20, 3.5)
-    lives, samplers = two_experts(
-        flow, models, source.out(), target.out(), negative.out(), size.out(), mask, steps, cfg
-    )
-    picked, decoded = one_video_each(flow, samplers[1], vae)
-    result = side_by_side(flow, *decoded, 16, "vdit/wan22_live")
-    files = [node.values[key] for node in loaders for key in ("unet_name", "lora_name") if key in node.values]
-    note = read_me(
-        flow,
-        "Two experts, one batch",
-        [*files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"],
-        "Models, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template"
-        + (" with its 4-step LoRA: at cfg 1 the negative prompt is not computed." if lora else ".")
-        + "\n\nNothing is stored. The batch holds two videos and needs the memory of two.",
-    )
-    flow.column(*loaders, *models, clip, vae)
-    flow.column(source, target, negative, size, mask)
-    flow.column(*lives)
-    flow.column(*samplers)
-    flow.column(*picked, *decoded)
-    flow.column(*result, width=430)
-    flow.column(note, flow.note("What to look at", LOOK), width=420)
-    return framed(flow, ("Models", 0, 0), ("Prompts, size, layers", 1, 1), ("Source and target in one batch", 2, 3),
-                  ("Result", 4, 5))  # fmt: skip
-
-
-def wan22_i2v(number: int) -> Workflow:
-    """Image to video by two experts, in four steps."""
-    flow = Workflow(f"{number} Live transfer - Wan2.2 I2V 14B, 4 steps")
-    loaders, models = wan22_experts(flow, "i2v", "v1")
-    clip = flow.add("CLIPLoader", clip_name="umt5_xxl_fp8_e4m3fn_scaled.safetensors", type="wan")
-    vae = flow.add("VAELoader", vae_name="wan_2.1_vae.safetensors")
-    source, target, negative = prompts(flow, clip, "A car is driving on the highway, snow begins to fall")
-    start = flow.add("LoadImage", "First frame of both videos", "setting", image="example.png")
-    first, second = begun(
-        flow,
-        "WanImageToVideo",
-        source,
-        target,
-        negative=negative.out(),
-        vae=vae.out(),
-        start_image=start.out(),
-        width=640,
-        height=640,
-        length=81,
-    )
-    mask = flow.add("VDiT_LayerMask")
-    lives, samplers = two_experts(
-        flow, models, first.out(0), second.out(0), first.out(1), first.out(2), mask, steps=4, cfg=1.0
-    )
-    picked, decoded = one_video_each(flow, samplers[1], vae)
-    result = side_by_side(flow, *decoded, 16, "vdit/wan22_i2v_live")
-    files = [node.values[key] for node in loaders for key in ("unet_name", "lora_name") if key in node.values]
-    note = read_me(
-        flow,
-        "One picture, two prompts, one motion",
-        [*files, "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"],
-        "Models, sampler, steps, shift and size are those of ComfyUI's own Wan2.2 template with its 4-step LoRA. "
-        "For 20 steps take the LoRAs out and set steps 20, cfg 3.5, and 10 as the step where the experts change.\n\n"
-        "Both videos begin with the same picture. Keep both *WanImageToVideo* alike.",
-    )
-    flow.column(*loaders, *models, clip, vae)
-    flow.column(source, target, negative, start)
-    flow.column(first, second, mask)
-    flow.column(*lives)
-    flow.column(*samplers)
-    flow.column(*picked, *decoded)
-    flow.column(*result, width=430)
-    flow.column(note, flow.note("What to look at", LOOK), width=420)
-    return framed(flow, ("Models", 0, 0), ("Prompts, first frame, layers", 1, 2), ("Both in one batch", 3, 4),
-                  ("Result", 5, 6))  # fmt: skip
 
 
 def vace(number: int) -> Workflow:
@@ -315,9 +188,6 @@ def ltx_2(number: int) -> Workflow:
 
 
 WORKFLOWS = {
-    14: lambda n: wan22_t2v(n, lora=False),
-    15: lambda n: wan22_t2v(n, lora=True),
-    16: wan22_i2v,
     17: vace,
     18: hunyuan,
     19: ltx_2,
@@ -330,8 +200,13 @@ def main() -> None:
     """Write them."""
     with urllib.request.urlopen("http://127.0.0.1:8188/object_info", timeout=60) as answer:
         NODES.update(json.load(answer))
-    for number in map(int, sys.argv[1:]) if len(sys.argv) > 1 else WORKFLOWS:
-        flow = WORKFLOWS[number](number)
+    templates = folder(Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser())
+    for number in map(int, sys.argv[1:]) if len(sys.argv) > 1 else (*TEMPLATES, *WORKFLOWS):
+        if number in TEMPLATES:
+            name, template, changed = TEMPLATES[number]
+            flow = changed(templates / f"{template}.json", f"{number} {name}")
+        else:
+            flow = WORKFLOWS[number](number)
         path = FOLDER / f"{flow.name}.json"
         path.write_text(json.dumps(flow.as_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(path.name)

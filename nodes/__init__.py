@@ -21,6 +21,7 @@ from .head_roles import HeadRoles
 from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
 from .record import FinishRecording, RecordAttention
+from .side_by_side import SideBySide
 from .sinks import SinkControlNode, SinkInspector
 from .sparse import SparseAttentionNode
 from .sparse_report import SparseReport
@@ -36,6 +37,7 @@ NODES = [
     TransferAttention,
     LiveTransferNode,
     EditFootage,
+    SideBySide,
     LayerMaskNode,
     HeadMaskNode,
     SaveHeadMask,

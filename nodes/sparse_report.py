@@ -85,7 +85,7 @@ class SparseReport(io.ComfyNode):
         **sampling: Any,
     ) -> io.NodeOutput:
         images.need_matplotlib()
-        from ..vdit_core.reporting.video import side_by_side
+        from ..vdit_core.reporting.labelled import side_by_side
         from ..vdit_core.sparse.pictures import pareto
 
         made = signature(model)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vdit_core.reporting.video import frames, write_mp4
+from vdit_core.reporting.labelled import frames
+from vdit_core.reporting.video import write_mp4
 from vdit_core.tiny_wan.captions import Caption
 from vdit_core.tiny_wan.files import CLIP, CLIP_CAPTION, WEIGHTS
 

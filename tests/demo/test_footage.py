@@ -15,7 +15,8 @@ from vdit_core import metrics
 from vdit_core.cli import main
 from vdit_core.demo import footage
 from vdit_core.footage.config import EditConfig, FootageError
-from vdit_core.reporting.video import frames, read_clip, write_mp4
+from vdit_core.reporting.labelled import frames
+from vdit_core.reporting.video import read_clip, write_mp4
 from vdit_core.selection import LayerMask
 from vdit_core.tiny_wan.captions import Caption
 from vdit_core.tiny_wan.files import CLIP_CAPTION

@@ -35,7 +35,8 @@ def run(options: argparse.Namespace) -> None:
     from ..demo.model import DemoModel
     from ..footage.config import EditConfig
     from ..head_mask import HeadMask
-    from ..reporting.video import contact_sheet, frames, side_by_side, write_mp4
+    from ..reporting.labelled import contact_sheet, frames, side_by_side
+    from ..reporting.video import write_mp4
     from ..tiny_wan.files import STEPS
     from ..transfer import TransferConfig
 

@@ -19,7 +19,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from ..demo.model import DemoModel
-    from ..reporting.video import frames, write_mp4
+    from ..reporting.labelled import frames
+    from ..reporting.video import write_mp4
 
     if options.out.suffix != ".mp4":
         raise ValueError(f"{options.out} is not an .mp4 file name.")

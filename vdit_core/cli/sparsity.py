@@ -113,7 +113,8 @@ def _report(options: argparse.Namespace, model: Any, sampling: dict[str, Any], k
     from ..atomic import whole_file
     from ..demo import sparsity as demo
     from ..demo.sweep import decode
-    from ..reporting.video import side_by_side, write_mp4
+    from ..reporting.labelled import side_by_side
+    from ..reporting.video import write_mp4
     from ..sparse import presets
     from ..sparse.pictures import pareto
     from ..sparse.profile_file import load_profile

@@ -19,7 +19,8 @@ from ..maps import pictures, structure
 from ..maps.compare import MEASURES, Likeness
 from ..maps.summary import summary
 from ..maps.view import title
-from ..reporting.video import side_by_side, write_mp4
+from ..reporting.labelled import side_by_side
+from ..reporting.video import write_mp4
 from ..sweep import pictures as sweep_pictures
 from ..sweep.scores import LIKENESS
 from . import report as transfer_report

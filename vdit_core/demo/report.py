@@ -8,7 +8,8 @@ from typing import Any
 
 from ..reporting.files import write_json, write_page
 from ..reporting.tables import markdown
-from ..reporting.video import contact_sheet, side_by_side, write_mp4
+from ..reporting.labelled import contact_sheet, side_by_side
+from ..reporting.video import write_mp4
 from .pairs import DISTANCES, EDITS, LIKENESS, PairResult
 
 

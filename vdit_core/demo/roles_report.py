@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..reporting.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, VERMILION, figure, render, style
 from ..reporting.tables import markdown
-from ..reporting.video import contact_sheet
+from ..reporting.labelled import contact_sheet
 from .pairs import PAIRS
 from .roles import ALL, CAMERA, PLAIN, RANDOM, Row, Trial, differences, rows
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from ..reporting.files import write_json, write_page, write_picture
-from ..reporting.video import side_by_side, write_mp4
+from ..reporting.labelled import side_by_side
+from ..reporting.video import write_mp4
 from . import ablation, pictures
 from .describe import describe
 from .detect import Findings

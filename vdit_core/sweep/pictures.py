@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..reporting.figures import INK, PALE, figure, render, style
-from ..reporting.video import contact_sheet
+from ..reporting.labelled import contact_sheet
 from .plan import ROWS
 from .scores import Result
 

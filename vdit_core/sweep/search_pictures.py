@@ -7,7 +7,7 @@ import math
 from PIL import Image
 
 from ..reporting.figures import INK, PALE, VERMILION, figure, render, style
-from ..reporting.video import contact_sheet
+from ..reporting.labelled import contact_sheet
 from .found import Found
 from .goal import Traded
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vdit_core.reporting.video import side_by_side, write_mp4
+from vdit_core.reporting.labelled import side_by_side
+from vdit_core.reporting.video import write_mp4
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (33, 48), (32, 47), (33, 47)])

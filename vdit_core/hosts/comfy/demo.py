@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from ...tiny_wan.files import SHIFT, TEXT_ENCODER, TRANSFORMER, VAE, WEIGHTS
 from ...tiny_wan.text import TextEncoder
+from . import demo_preview
 
 _NAME = "vdit_demo"
 
 
 def load() -> tuple[Any, Any, Any]:
     """MODEL (with the shift it was trained with; ComfyUI's own for Wan is 8), CLIP and VAE."""
-    return _model(), _clip(), _vae()
+    model, vae = _model(), _vae()
+    demo_preview.add(model, vae)
+    return model, _clip(), vae
 
 
 def _model() -> Any:
