@@ -1,4 +1,5 @@
-"""Wires that pass no node: what goes further than to the next column runs in a lane above all of them."""
+"""Wires that pass no node: what goes further than to the next column runs in a lane above all of them, what goes back
+in one above the row that it goes to."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ from collections import defaultdict
 from typing import Any
 
 #: px: of a lane above another, of a wire beside another between two columns, of either from the nodes.
-LANE, BESIDE, ROOM = 18, 12, 16
+LANE, BESIDE, ROOM = 16, 10, 18
 TITLE, SLOT = 30, 20
+#: px from a node up to between its group and the one above.
+ABOVE = 89
 
 
 def route(workflow: dict[str, Any], columns: list[list[int]]) -> None:
@@ -51,6 +54,18 @@ def route(workflow: dict[str, Any], columns: list[list[int]]) -> None:
                 down = point(x, _place(nodes, link), down, [other[0] for other in here[n:]])
                 parents[link[0]] = down
         lane -= LANE
+    for number, origin, slot, target, place, _ in workflow["links"]:
+        start, goal = column[origin], column[target]
+        if start <= goal:
+            continue
+        x, y = right[start] + ROOM + BESIDE * used_right[start], nodes[target]["pos"][1] - ABOVE
+        used_right[start] += 1
+        last = point(x, nodes[origin]["pos"][1] + SLOT * slot + 14, None, [number])
+        last = point(x, y, last, [number])
+        x = left[goal] - ROOM - BESIDE * used_left[goal]
+        used_left[goal] += 1
+        last = point(x, y, last, [number])
+        parents[number] = point(x, nodes[target]["pos"][1] + SLOT * place + 14, last, [number])
     workflow["extra"]["reroutes"] = points
     workflow["extra"]["linkExtensions"] = [{"id": link, "parentId": parent} for link, parent in parents.items()]
 

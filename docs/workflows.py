@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import footage_workflows
+import head_role_workflow
 from official_template import folder
 from template_workflows import TEMPLATES
 from workflow_graph import NODES, Node, Workflow
@@ -193,6 +194,7 @@ WORKFLOWS = {
     19: ltx_2,
     20: footage_workflows.demo,
     21: footage_workflows.wan21,
+    23: head_role_workflow.demo,
 }
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-Direction = Literal["right", "down"]
+Direction = Literal["right", "down", "grid"]
 
 _INK, _PAPER = (30, 30, 34), (250, 250, 248)
 _GAP = 8
@@ -45,7 +45,7 @@ def beside(clips: Sequence[tuple[str, Tensor]], scale: int = 1, direction: Direc
         clips: labels and clips, float in [0, 1], (3, frames, height, width), all of one size. Where no clip has a
             label, no room is left for one.
         scale: how many times as large the pixels are; 1 leaves every value as it is.
-        direction: where the next clip is: "right" or "down".
+        direction: where the next clip is: "right" or "down"; "grid" fills rows of about as many as there are rows.
 
     Returns:
         (3, frames, height, width), float32 on the CPU, both sides even, as a video's must be.
@@ -62,9 +62,9 @@ def beside(clips: Sequence[tuple[str, Tensor]], scale: int = 1, direction: Direc
         torch.cat([head.expand(-1, clip.shape[1], -1, -1), _enlarged(clip, scale)], -2)
         for head, (_, clip) in zip(heads, clips, strict=True)
     ]
-    along = -1 if direction == "right" else -2
-    gap = _paper(tiles[0], along, _GAP)
-    sheet = torch.cat(list(chain(*((tile, gap) for tile in tiles[:-1]), tiles[-1:])), along)
+    across = {"right": len(tiles), "down": 1, "grid": math.ceil(math.sqrt(len(tiles)))}[direction]
+    tiles += [_paper(tiles[0], -1, tiles[0].shape[-1])] * (-len(tiles) % across)
+    sheet = _joined([_joined(tiles[n : n + across], -1) for n in range(0, len(tiles), across)], -2)
     for side in (-1, -2):
         if sheet.shape[side] % 2:
             sheet = torch.cat([sheet, _paper(sheet, side, 1)], side)
@@ -110,6 +110,12 @@ def _paper(like: Tensor, side: int, pixels: int) -> Tensor:
     shape = list(like.shape)
     shape[side] = pixels
     return (torch.tensor(_PAPER) / 255).view(3, 1, 1, 1).expand(shape)
+
+
+def _joined(parts: Sequence[Tensor], side: int) -> Tensor:
+    """Parts along a side, with a gap between two."""
+    gap = _paper(parts[0], side, _GAP)
+    return torch.cat(list(chain(*((part, gap) for part in parts[:-1]), parts[-1:])), side)
 
 
 def _labels(texts: Sequence[str], width: int) -> list[Tensor]:

@@ -1,0 +1,36 @@
+// Preview as Text opens as plain text. Where it shows a table of this pack, it opens as Markdown.
+
+import { app } from "/scripts/app.js";
+
+const KIND = "PreviewAny";
+const MODE = /^preview_?mode$/i;
+
+app.registerExtension({
+  name: "vdit.MarkdownTables",
+  nodeCreated(node) {
+    if (node.comfyClass !== KIND) return;
+    const changed = node.onConnectionsChange;
+    node.onConnectionsChange = function (...args) {
+      changed?.apply(this, args);
+      showMarkdown(this);
+    };
+  },
+  afterConfigureGraph() {
+    for (const node of everyNode(app.rootGraph ?? app.graph)) showMarkdown(node);
+  },
+});
+
+function* everyNode(graph) {
+  for (const node of graph.nodes) {
+    yield node;
+    if (node.subgraph) yield* everyNode(node.subgraph);
+  }
+}
+
+function showMarkdown(node) {
+  if (node.comfyClass !== KIND || !node.getInputNode?.(0)?.comfyClass?.startsWith("VDiT_")) return;
+  const mode = node.widgets?.find((widget) => MODE.test(widget.name));
+  if (!mode || mode.value === true) return;
+  mode.value = true;
+  mode.callback?.(true);
+}
