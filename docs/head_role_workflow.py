@@ -73,5 +73,6 @@ def demo(number: int) -> Workflow:
     flow.column(*others)
     flow.column(*decoded)
     flow.column(both, video, save, flow.note("What to look at", LOOK), width=620)
-    return framed(flow, ("Prompts, size, seed", 1, 1), ("1  Source: recorded", 2, 2),
-                  ("2  What each head looks at", 3, 3), ("3  Heads to transfer", 4, 4), ("4  Three targets", 5, 6), ("Result", 7, 7))  # fmt: skip
+    groups = ("Prompts, size, seed", "1  Source: recorded", "2  What each head looks at", "3  Heads to transfer")
+    return framed(flow, *((title, n, n) for n, title in enumerate(groups, 1)), ("4  Three targets", 5, 6),
+                  ("Result", 7, 7))  # fmt: skip

@@ -41,6 +41,11 @@ def _prompts(flow: Official, target: str) -> dict[str, Any]:
     return other
 
 
+def _apart(flow: Official) -> None:
+    """Nodes have more fields today than when the template was laid out: what is below another moves down."""
+    flow.find("SaveVideo")["pos"][1] += 80
+
+
 def _live(flow: Official, sampler: dict[str, Any], source: Any, target: Any, latent: Any, title: str | None,
           place: tuple[float, float]) -> None:  # fmt: skip
     """Live Transfer before a sampler."""
@@ -84,6 +89,7 @@ def t2v_1_3b(file: Path, name: str) -> Official:
     _live(flow, sampler, flow.origin(sampler, "positive"), (target, 0), flow.origin(sampler, "latent_image"), None,
           (780, 160))  # fmt: skip
     _both(flow, (1520, 40))
+    _apart(flow)
     files = ("wan2.1_t2v_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
     _note(flow, "ComfyUI's Wan2.1 template, with Live Transfer", files, f"{LOOK}\n\nNothing is stored. The batch holds "
           "two videos and needs the memory of two.", (-640, -30))  # fmt: skip
@@ -109,6 +115,12 @@ def i2v_14b(file: Path, name: str) -> Official:
     flow.find("ModelSamplingSD3")["pos"] = [1260, 30]
     _live(flow, sampler, (first, 0), (second, 0), (first, 2), None, (1260, 140))
     _both(flow, (2020, 40))
+    _apart(flow)
+    for node in flow.graph["nodes"]:
+        if node["pos"][0] < 400 and node["pos"][1] >= 450:
+            node["pos"][1] += 50
+    flow.graph["groups"][0]["bounding"][3] += 50
+    flow.graph["groups"][1]["bounding"][1] += 50
     _note(
         flow,
         "ComfyUI's Wan2.1 image-to-video template, with Live Transfer",
@@ -136,6 +148,7 @@ def ti2v_5b(file: Path, name: str) -> Official:
     _live(flow, sampler, flow.origin(sampler, "positive"), (target, 0), flow.origin(sampler, "latent_image"), None,
           (860, 130))  # fmt: skip
     _both(flow, (1600, 40))
+    _apart(flow)
     files = ("wan2.2_ti2v_5B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan2.2_vae.safetensors")
     _note(flow, "ComfyUI's Wan2.2 5B template, with Live Transfer", files, f"{LOOK}\n\nFor image to video enable the "
           "template's Load Image (Ctrl+B): both videos then begin with that picture.", (-560, -20))  # fmt: skip
@@ -221,6 +234,7 @@ def sparse_t2v(file: Path, name: str) -> Official:
     flow.shift(770, 400)
     flow.find("ModelSamplingSD3")["pos"] = [780, 40]
     _sparse(flow, flow.find("KSampler"), None, (780, 160))
+    _apart(flow)
     files = ("wan2.1_t2v_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
     _note(flow, "ComfyUI's Wan2.1 template, faster", files, SPARE, (-640, -30))
     return flow

@@ -41,7 +41,7 @@ GROUPS = ("#5b9bc0", "#a183d8", "#9a9a9a", "#d3a545")
 WIDTH, GAP, TITLE, ROW, MARGIN = 340, 110, 30, 24, 52
 #: px that some nodes need beyond their slots and widgets: a text, a preview, cells.
 TALL = {"CLIPTextEncode": 64, "MarkdownNote": 150, "VDiT_LayerMask": 190, "SaveVideo": 380, "LoadImage": 300,
-        "LoadVideo": 300, "VDiT_SideBySide": 70, "PreviewImage": 420, "PreviewAny": 320}  # fmt: skip
+        "LoadVideo": 300, "VDiT_SideBySide": 120, "PreviewImage": 420, "PreviewAny": 320}  # fmt: skip
 
 
 @dataclass

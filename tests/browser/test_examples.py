@@ -31,6 +31,8 @@ RUN = {
     "7": (r"replaced ([1-9]\d*) of \1 calls", 17, 15),  # after fewer, no layer stands out
     "10": (r"computed 30% of all maps \((\d+) of \1 calls at 30%\) by exact masking, .+", 17, 4),
     "12": (r"changed 80 calls: 4 heads, \d+ keys", 17, 10),  # 4 layers x 10 steps x 2
+    "20": (r"edited by \d+ of 30 steps, .+", 17, None),
+    "23": (r"replaced 540 of 540 calls", 17, None),
 }
 #: A further summary that must be among those shown.
 BESIDE = {"6": r"cosine similarity 0\.\d+, 54 pairs of maps", "7": r"Structure layers \(\*\): [\d, ]+\.",
@@ -66,9 +68,16 @@ def fetch(server, name: str, suffix: str) -> bytes:
         return answer.read()
 
 
-def open_example(comfy, name: str) -> None:
-    comfy.load(json.loads(fetch(comfy.server, name, "json")))
-    comfy.page.wait_for_function("() => app.rootGraph.nodes.length > 10")
+def open_example(comfy, name: str) -> dict[str, Any]:
+    workflow = json.loads(fetch(comfy.server, name, "json"))
+    comfy.load(workflow)
+    comfy.page.wait_for_function("(count) => app.rootGraph.nodes.length === count", arg=len(workflow["nodes"]))
+    return workflow
+
+
+def graphs_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """The graph, and those of its subgraphs."""
+    return [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
 
 
 def run(comfy) -> dict[str, Any]:
@@ -98,17 +107,21 @@ def test_the_server_offers_them(server):
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_it_opens_whole(comfy, name):
-    open_example(comfy, name)
-    nodes = json.loads(fetch(comfy.server, name, "json"))["nodes"]
-    assert sorted(comfy.js("() => app.rootGraph.nodes.map((node) => node.type)")) == sorted(n["type"] for n in nodes)
-    missing = (
-        "() => app.rootGraph.nodes.map((node) => node.type).filter((type) => !LiteGraph.registered_node_types[type])"
+    """Its nodes and links, and those of its subgraph."""
+    workflow = open_example(comfy, name)
+    shown = comfy.js(
+        """() => [app.rootGraph, ...app.rootGraph.subgraphs.values()].map((graph) => ({
+            types: graph.nodes.map((node) => node.type).sort(),
+            missing: graph.nodes.map((node) => node.type).filter((type) => !LiteGraph.registered_node_types[type]),
+            links: graph.nodes.flatMap((node) => node.inputs.map((input) => input.link)).filter(Boolean).length,
+        }))"""
     )
-    assert comfy.js(missing) == []
-    linked = (
-        "() => app.rootGraph.nodes.flatMap((node) => node.inputs.map((input) => input.link)).filter(Boolean).length"
-    )
-    assert comfy.js(linked) == sum(slot.get("link") is not None for n in nodes for slot in n.get("inputs", ()))
+    assert len(shown) == len(graphs_of(workflow))
+    for found, saved in zip(shown, graphs_of(workflow), strict=True):
+        nodes = saved["nodes"]
+        assert found["types"] == sorted(node["type"] for node in nodes)
+        assert found["missing"] == []
+        assert found["links"] == sum(slot.get("link") is not None for n in nodes for slot in n.get("inputs", ()))
 
 
 def test_each_has_an_id_of_its_own():
@@ -120,24 +133,39 @@ def test_each_has_an_id_of_its_own():
     assert uuid.UUID(int=0).urn.removeprefix("urn:uuid:") not in ids
 
 
+BOXES = """() => app.canvas.graph.nodes.map((node) => {
+    const element = LiteGraph.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`);
+    const [x, y] = node.pos, top = y - LiteGraph.NODE_TITLE_HEIGHT;
+    const height = element ? element.getBoundingClientRect().height / app.canvas.ds.scale : 0;
+    return [node.title, x, top, x + node.size[0], Math.max(y + node.size[1], top + height)];
+})"""
+OPEN = """() => {
+    const node = app.rootGraph.nodes.find((node) => node.subgraph);
+    if (node) app.canvas.openSubgraph(node.subgraph, node);
+    return Boolean(node);
+}"""
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_no_node_lies_on_another(comfy, name):
     open_example(comfy, name)
-    boxes = comfy.js(
-        """() => app.rootGraph.nodes.map((node) => {
-            const element = LiteGraph.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`);
-            const [x, y] = node.pos, top = y - LiteGraph.NODE_TITLE_HEIGHT;
-            const height = element ? element.getBoundingClientRect().height / app.canvas.ds.scale : 0;
-            return [node.title, x, top, x + node.size[0], Math.max(y + node.size[1], top + height)];
-        })"""
-    )
-    overlaps = [
+    assert overlaps(comfy.js(BOXES)) == []
+    if comfy.js(OPEN):
+        comfy.draw()
+        inside = comfy.js(BOXES)
+        comfy.js("() => app.canvas.setGraph(app.rootGraph)")
+        assert len(inside) > 10
+        assert overlaps(inside) == []
+
+
+def overlaps(boxes: list[list[Any]]) -> list[tuple[str, str]]:
+    """Nodes that lie on one another, of boxes (title, left, top, right, bottom)."""
+    return [
         (a, b)
         for i, (a, left, top, right, bottom) in enumerate(boxes)
         for b, left_b, top_b, right_b, bottom_b in boxes[:i]
         if left < right_b and left_b < right and top < bottom_b and top_b < bottom
     ]
-    assert overlaps == []
 
 
 # The first one last: the server still has what it sampled when the next test asks for it.

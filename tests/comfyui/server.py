@@ -32,12 +32,13 @@ class PromptFailed(RuntimeError):
 
 @dataclass
 class Result:
-    """What a prompt did: the nodes that ran (not those from the cache), all messages, the latents it saved, and what
-    the history says of the pack's nodes (level and text)."""
+    """What a prompt did: the nodes that ran (not those from the cache), all messages, the pictures sent while it ran
+    (JPEG), the latents it saved, and what the history says of the pack's nodes (level and text)."""
 
     prompt: str
     ran: list[str] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    previews: list[bytes] = field(default_factory=list)
     latents: dict[str, Tensor] = field(default_factory=dict)
     outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: dict[str, Any] | None = None
@@ -118,6 +119,8 @@ class Server:
             for message in messages:
                 result.take(message)
                 data = message["data"]
+                if message["type"] == "preview":
+                    result.previews.append(data["image"])
                 if message["type"] == "progress" and on_progress is not None:
                     on_progress(data)
                 if message["type"] == "progress" and data.get("node") == interrupt_at and interrupt_at:
@@ -158,7 +161,7 @@ class Server:
     @contextmanager
     def _listening(self) -> Iterator[Iterator[dict[str, Any]]]:
         with connect(f"ws://{self.address}/ws?clientId={self.client}", max_size=None) as socket_:
-            yield (json.loads(raw) for raw in socket_ if not isinstance(raw, bytes))
+            yield (_picture(raw) if isinstance(raw, bytes) else json.loads(raw) for raw in socket_)
 
     def _queue(self, prompt: dict[str, Any], extra: dict[str, Any]) -> Result:
         answer = self.post("/prompt", {"prompt": prompt, "client_id": self.client, "extra_data": extra})
@@ -176,6 +179,11 @@ class Server:
                 path = self.base / "output" / file["subfolder"] / file["filename"]
                 result.latents[name] = load_file(path)["latent_tensor"]
         return result
+
+
+def _picture(raw: bytes) -> dict[str, Any]:
+    """A message that holds a picture: two numbers of four bytes, then the file."""
+    return {"type": "preview", "data": {"image": raw[8:]}}
 
 
 def _free_port() -> int:

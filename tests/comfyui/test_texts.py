@@ -16,7 +16,7 @@ HELP = PACK / "web" / "docs"
 NAMES = PACK / "locales" / "en" / "nodeDefs.json"
 EXAMPLES = sorted((PACK / "example_workflows").glob("*.json"))
 LOADERS = ("UNETLoader", "CLIPLoader", "VAELoader", "EncoderLoader", "LoraLoaderModelOnly", "CheckpointLoaderSimple")
-FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints")
+FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints", "clip_vision")
 
 #: Made by the page, not by the server.
 VIRTUAL = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
@@ -56,6 +56,14 @@ def widgets(schema: dict[str, Any]) -> list[str]:
 @cache
 def example(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def every_node(file: Path) -> list[dict[str, Any]]:
+    """The nodes of an example, and those of its subgraphs."""
+    workflow = example(file)
+    subgraphs = workflow.get("definitions", {}).get("subgraphs", [])
+    own = {graph["id"] for graph in subgraphs}
+    return [node for graph in (workflow, *subgraphs) for node in graph["nodes"] if node["type"] not in own]
 
 
 def test_every_node_and_every_socket_is_described(ours):
@@ -118,7 +126,7 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_fits_the_nodes(registered, file):
-    nodes = example(file)["nodes"]
+    nodes = every_node(file)
     unknown = {node["type"] for node in nodes} - set(registered) - VIRTUAL
     assert unknown == set()
     for node in nodes:
@@ -138,7 +146,7 @@ def test_an_example_has_a_picture_and_says_what_it_is(file):
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
 def test_an_example_names_where_its_models_are(file):
-    for node in example(file)["nodes"]:
+    for node in every_node(file):
         files = [value for value in node.get("widgets_values") or () if str(value).endswith(".safetensors")]
         if not node["type"].endswith(LOADERS):
             continue

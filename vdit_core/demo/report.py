@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..reporting.files import write_json, write_page
-from ..reporting.tables import markdown
 from ..reporting.labelled import contact_sheet, side_by_side
+from ..reporting.tables import markdown
 from ..reporting.video import write_mp4
 from .pairs import DISTANCES, EDITS, LIKENESS, PairResult
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..reporting.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, VERMILION, figure, render, style
-from ..reporting.tables import markdown
 from ..reporting.labelled import contact_sheet
+from ..reporting.tables import markdown
 from .pairs import PAIRS
 from .roles import ALL, CAMERA, PLAIN, RANDOM, Row, Trial, differences, rows
 
