@@ -68,7 +68,7 @@ def demo(number: int) -> Workflow:
     flow.column(model, flow.note("Read me", READ))
     flow.column(source, target, negative, size, seed)
     flow.column(record, first, finish)
-    flow.column(roles, table)
+    flow.column(roles, table, width=560)
     flow.column(shown, some, every, width=520)
     flow.column(*others)
     flow.column(*decoded)

@@ -39,9 +39,10 @@ COLORS = {"prompt": ("#232", "#353"), "negative": ("#322", "#533"), "setting": (
 GROUPS = ("#5b9bc0", "#a183d8", "#9a9a9a", "#d3a545")
 #: px: of a column and between two; of a title bar, a slot or widget, and what is below a node.
 WIDTH, GAP, TITLE, ROW, MARGIN = 340, 110, 30, 24, 52
-#: px that some nodes need beyond their slots and widgets: a text, a preview, cells.
+#: px that some nodes need beyond their slots and widgets: a text, a preview (a sampler's, too), cells.
 TALL = {"CLIPTextEncode": 64, "MarkdownNote": 150, "VDiT_LayerMask": 190, "SaveVideo": 380, "LoadImage": 300,
-        "LoadVideo": 300, "VDiT_SideBySide": 120, "PreviewImage": 420, "PreviewAny": 320}  # fmt: skip
+        "LoadVideo": 300, "VDiT_SideBySide": 120, "PreviewImage": 420, "PreviewAny": 320,
+        "KSampler": 230, "KSamplerAdvanced": 230, "SamplerCustomAdvanced": 230}  # fmt: skip
 
 
 @dataclass

@@ -11,8 +11,8 @@ from torch import Tensor
 
 
 def decoded(files: list) -> Tensor:
-    """The frame in the middle of a saved video, mean colours of 8 x 8 px."""
-    with Image.open(files[8]) as frame:
+    """The first frame of a saved video, mean colours of 8 x 8 px."""
+    with Image.open(files[0]) as frame:
         return small(frame)
 
 
@@ -32,7 +32,7 @@ def test_a_picture_every_five_steps_that_comes_to_be_the_video(server):
     video = decoded(sorted((server.base / "output").glob("preview_*.png")))
     last = Image.open(io.BytesIO(found.previews[-1]))
     assert last.size == (512, 512)
-    assert (small(last) - video).abs().mean() < 12  # of 255
+    assert (small(last) - video).abs().mean() < 6  # of 255
 
 
 def test_all_videos_of_a_batch_are_shown(server):

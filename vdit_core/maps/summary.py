@@ -101,7 +101,7 @@ def as_text(found: dict[str, Any]) -> str:
         rows.append([str(layer), *shares, f"{largest} x uniform", *([f"{row['text']:.0%}"] if joint else [])])
     even = [f"{uniform[name]:.0%}" for name in ("same_frame", "same_place")]
     rows.append(["(uniform)", *even, "100%", "10%", f"{mass:.1%}", "1.0", *[""] * joint])
-    return f"{markdown(heads, rows)}\n\n{of_what(found)}"
+    return f"{markdown(heads, rows, aligned=True)}\n\n{of_what(found)}"
 
 
 def of_what(found: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def as_text(found: Roles) -> str:
              f"{found.speed(head):.2f} ({_signed(down)}, {_signed(right)})"]
         )  # fmt: skip
     rows.append(["(uniform)", "", "0", *(f"{float(getattr(table.level, name)):.0%}" for name in _COLUMNS), "0"])
-    text = markdown(["head", "role", "score", *_COLUMNS.values(), "tokens a frame (down, right)"], rows)
+    text = markdown(["head", "role", "score", *_COLUMNS.values(), "tokens a frame (down, right)"], rows, aligned=True)
     videos = "videos" if len(table.moved) > 1 else "video"
     there = [role for role in MEANING if role in found.roles.values()]
     return "\n".join(

@@ -35,7 +35,7 @@ def describe(
         spared = "; ".join(f"{case.label} {case.quality.psnr:.1f}" for case in found.all_but)
         everything = f"all layers masked {found.everything.quality.psnr:.1f} dB"
         text += f" In the video, {found.level:.0%} kept: {everything}; {spared} dB."
-    return f"{text}\n\n{beside_published(profile, published)}\n\n{markdown(heads, rows)}"
+    return f"{text}\n\n{beside_published(profile, published)}\n\n{markdown(heads, rows, aligned=True)}"
 
 
 def _percent(row: Iterable[float]) -> str:

@@ -81,7 +81,7 @@ class Comparison:
             figures = [f"{one.computed:.0%}", f"{like.psnr:.1f}", f"{like.ssim:.3f}", f"{like.flip:.3f}"]
             spent = "by the profile" if one.profiled else "alike"
             rows.append([f"{one.density:.0%}", spent, *figures, f"{one.seconds:.1f}"])
-        return markdown(("keep", "spent", "computed", "PSNR dB", "SSIM", "FLIP", "seconds"), rows)
+        return markdown(("keep", "spent", "computed", "PSNR dB", "SSIM", "FLIP", "seconds"), rows, aligned=True)
 
 
 def compare(

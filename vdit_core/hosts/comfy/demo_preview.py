@@ -1,7 +1,7 @@
-"""What the demo model shows while it samples: a decoded frame of every video of the batch.
+"""What the demo model shows while it samples: the first frame of every video of the batch.
 
-ComfyUI's own preview shows the first video only, in the colours of Wan's VAE, and only where it is switched on. The
-demo VAE decodes a frame in a fraction of a step's time.
+ComfyUI's own preview shows one video only, in the colours of Wan's VAE, and only where it is switched on. The demo VAE
+decodes a frame in a fraction of a step's time.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ def _shown(callback: Callable[..., Any], picture: Callable[[Tensor], Any]) -> Ca
 
 @torch.no_grad()
 def _picture(decoder: Any, latents: Tensor) -> Any:
-    """The middle frame of each video. latents: (videos, 16, frames, height, width), as the VAE has them."""
+    """The first frame of each video, which the VAE decodes without the others. latents: (videos, 16, frames, height,
+    width), as the VAE has them."""
     weight = next(decoder.parameters())
-    middle = latents[:, :, latents.shape[2] // 2, None].to(weight.device, weight.dtype)
-    clips = ((torch.cat([decoder.decode(one[None]) for one in middle]) + 1) / 2).clamp(0, 1)
+    first = latents[:, :, :1].to(weight.device, weight.dtype)
+    clips = ((torch.cat([decoder.decode(one[None]) for one in first]) + 1) / 2).clamp(0, 1)
     scale = max(1, SIZE // max(clips.shape[-2], clips.shape[-1] * len(clips)))
     return frames(beside([("", clip) for clip in clips], scale))[0]
