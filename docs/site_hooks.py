@@ -45,6 +45,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links by the repository's paths become links of the site, or of the repository on the web."""
     if page.is_homepage:
         page.meta.setdefault("hide", ["navigation"])
+    if page.file.src_uri.startswith(("api.", "architecture/")):
+        page.meta.setdefault("search", {"boost": 0.3})  # who searches for a node wants its page first
     here = Path(page.file.abs_src_path).relative_to(ROOT).parent.as_posix()
 
     def mended(found: re.Match[str]) -> str:
