@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 
-.PHONY: demo test quick lint lint-web locales clean
+.PHONY: demo test quick lint lint-web docs locales clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/vdit demo
@@ -37,6 +37,12 @@ lint-web:
 		echo "lint-web: npm could not install eslint, so it did not check web/"; \
 	else npm run --silent lint; fi
 
+# Builds the documentation into site/; a warning is an error (with --quiet mkdocs would count none). The variable silences
+# a notice of the theme.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.docs
+	$(VENV)/bin/python -m mkdocs build --strict
+
 # Writes the English texts of the nodes anew; a ComfyUI with this pack must run at port 8188.
 locales: $(VENV)/.test
 	$(VENV)/bin/python locales/generate.py
@@ -47,4 +53,4 @@ $(VENV)/.%: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) node_modules out build *.egg-info
+	rm -rf $(VENV) node_modules out build site *.egg-info

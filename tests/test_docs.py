@@ -1,15 +1,25 @@
-"""The map of docs/architecture fits the tree, links lead somewhere, and retired words do not come back."""
+"""The map fits the tree, the site has every page, links lead somewhere, and retired words do not come back."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import subprocess
+import sys
+from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
+import vdit_core
+
 ROOT = Path(__file__).parents[1]
-ARCHITECTURE = ROOT / "docs" / "architecture"
+DOCS = ROOT / "docs"
+ARCHITECTURE = DOCS / "architecture"
+SITE = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+REPOSITORY = "https://github.com/vdit-attention/comfyui-vdit-attention/blob/main/"
 MAP = (ARCHITECTURE / "README.md").read_text(encoding="utf-8")
 TRACKED = [
     path
@@ -69,9 +79,81 @@ def test_every_decision_is_in_the_index():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        if not re.match(r"https?:|#|mailto:", target):
-            assert (page.parent / target.partition("#")[0].replace("%20", " ")).exists(), target
+    """Links and pictures, of Markdown and of HTML; a link to a heading leads to one."""
+    for link in links(page):
+        if link.startswith(REPOSITORY):
+            base, target = ROOT, link.removeprefix(REPOSITORY)
+        elif re.match(r"[a-z]+:", link):
+            continue
+        else:
+            base, target = page.parent, link
+        name, _, anchor = target.partition("#")
+        leads_to = base / unquote(name) if name else page
+        assert leads_to.exists(), link
+        assert not anchor or anchor in anchors(leads_to), link
+
+
+def test_links_are_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        '# What? A `b`, c\n[x](a.md#y) ![x](<b c.png>) <img alt="" src="d.webp"> [![x](e.png)](f.md)\n'
+        "```\n# no heading\n[x](no_link)\n```\n## Twice\n## Twice\n"
+    )
+    assert set(links(page)) == {"a.md#y", "b c.png", "d.webp", "e.png", "f.md"}
+    assert anchors(page) == {"what-a-b-c", "twice", "twice-1"}
+
+
+def links(page: Path) -> list[str]:
+    found = re.findall(r"""\]\(<([^>\n]+)>\)|\]\(([^)\s<]+)\)|(?:src|href)="([^"]+)\"""", prose(page))
+    return [link for one in found for link in one if link]
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """What links to the headings of a page may be called, on GitHub and on the site."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+?) *$", prose(page), re.M):
+        words = re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", heading).lower()
+        name = re.sub(r"[^\w\s-]", "", words).replace(" ", "-")
+        before = sum(re.sub(r"-\d+$", "", one) == name for one in found)
+        found.append(f"{name}-{before}" if before else name)
+    return set(found)
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def test_every_page_is_in_the_nav():
+    named = set(re.findall(r"(?:- |: )(\S+(?:\.md|/))$", SITE[SITE.index("\nnav:") :], re.M))
+    pages = {path.relative_to(DOCS) for path in PAGES if path.is_relative_to(DOCS)}
+    assert [str(page) for page in pages if str(page) not in named and f"{page.parent}/" not in named] == []
+    assert {name for name in named if not (DOCS / name).exists()} == {"nodes/"}, "help pages come from web/docs"
+
+
+def test_the_page_of_nodes_links_to_every_help_page():
+    linked = {Path(link).name for link in links(DOCS / "nodes.md") if link.startswith("../web/docs/")}
+    assert linked == {path.name for path in (ROOT / "web" / "docs").glob("*.md")}
+
+
+def test_the_python_api_has_every_public_name():
+    named = re.findall(r"^::: (?:\w+\.)+(\w+)$", (DOCS / "api.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(named) == sorted(vdit_core.__all__)
+
+
+def test_the_site_builds(tmp_path):
+    missing = [name for name in ("mkdocs", "material", "mkdocstrings") if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)}: `make docs` installs what the site is built with")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    help_page = (tmp_path / "nodes" / "VDiT_HeadMask" / "index.html").read_text(encoding="utf-8")
+    assert 'href="../../selections/"' in help_page, "a link to the repository's page is one of the site"
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".py"]
 
 
 def test_retired_words_do_not_come_back():

@@ -101,7 +101,7 @@ def _wait_for(port: int, process: subprocess.Popen, log: Path) -> None:
 
 
 def test_two_workers_give_the_same_scores_as_one(cluster, plan, latents, tmp_path):
-    """`ray start`, then `vdit sweep --ray HOST:PORT`, as the README has it."""
+    """`ray start`, then `vdit sweep --ray HOST:PORT`, as docs/cli.md has it."""
     address, environment = cluster
     command = [sys.executable, "-m", "vdit_core.cli", "sweep", "--target", TARGET, "--seed", "3", "--steps", "2"]
     done = subprocess.run(

@@ -1,7 +1,7 @@
 """Writes the page of `vdit paper`: pictures, videos, `paper.json`, and `index.html` that shows them with the verdicts.
 
-`figure.png`, a map beside the sweep's bars, is the README's picture: `vdit paper --out out/paper` and copy it to
-docs/images/paper.png.
+`figure.png`, a map beside the sweep's bars, is the picture of docs/paper.md: `vdit paper --out out/paper` and copy
+it to docs/images/paper.png.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def likeness_picture(likeness: dict[str, Likeness]) -> Image.Image:
 
 
 def figure(findings: Findings) -> Image.Image:
-    """The README's picture: a map beside the sweep's bars."""
+    """The picture of docs/paper.md: a map beside the sweep's bars."""
     left = structure.whole(findings.structure[SOURCE].shown, edge=_SMALL)
     right = sweep_pictures.bars(findings.swept.result, f"a layer at a time: {SWEPT}", size=(420, left.height))
     both = Image.new("RGB", (left.width + right.width, left.height), "white")

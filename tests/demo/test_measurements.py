@@ -1,4 +1,4 @@
-"""The README's figures of the demo model are those of the reports in docs/, and keep their bars."""
+"""The figures of the demo model in docs/measurements.md are those of the reports in docs/, and keep their bars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from vdit_core.demo.pairs import DISTANCES, LIKENESS
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "measurements.md").read_text(encoding="utf-8")
 EDIT = {"red": "colour", "winter": "season", "truck": "object", "dog": "object"}
 
 
@@ -30,8 +30,8 @@ def report(seeds: int) -> dict[str, Any]:
 
 
 def rows() -> list[list[str]]:
-    """The cells of the README's table, without emphasis."""
-    table = README[README.index("| pair | | x px |") :]
+    """The cells of the page's table, without emphasis."""
+    table = PAGE[PAGE.index("| pair | | x px |") :]
     lines = table[: table.index("\n\n")].splitlines()[2:]
     return [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines]
 
@@ -50,11 +50,11 @@ def test_the_table_is_the_reports():
             assert line[2:9] == cells(pair[kind]), (pair["name"], kind)
             assert line[9].startswith(f"{pair[kind][EDIT[pair['name']]]:.0%}".replace("%", " %"))
     assert next(lines)[1:9] == ["other seed", *cells(found["pairs"][0]["other_seed"])]
-    assert f"{found['replaced_calls']:,} of {found['expected_calls']:,} attention calls were replaced" in README
+    assert f"{found['replaced_calls']:,} of {found['expected_calls']:,} attention calls were replaced" in PAGE
 
 
 def test_the_bars():
-    """On the first sixteen seeds, as the README says in words."""
+    """On the first sixteen seeds, as the page says in words."""
     left = {}
     for pair in report(16)["pairs"]:
         plain, transfer = pair["plain"], pair["transfer"]
@@ -66,7 +66,7 @@ def test_the_bars():
     assert left["winter"]["x"] <= 0.6
     assert left["truck"]["x"] <= 0.7
     share = r"(\d+) %"
-    told = re.search(rf"leaves {share} .*\({share} of its pan error\), {share} for winter, {share} for", README)
+    told = re.search(rf"leaves {share} .*\({share} of its pan error\), {share} for winter, {share} for", PAGE)
     assert told is not None
     shares = left["red"]["x"], left["red"]["pan"], left["winter"]["x"], left["truck"]["x"]
     assert [f"{share:.0%}" for share in shares] == [f"{share}%" for share in told.groups()]
