@@ -14,7 +14,7 @@ from ..vdit_core.outcome import done
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.selection import LayerMask
 from ..vdit_core.sinks.control import ACTIONS, SinkControl, Targets
-from ..vdit_core.sinks.describe import describe
+from ..vdit_core.sinks.describe import describe, summary
 from ..vdit_core.sinks.detect import PARTICIPATION, RATIO, detect
 from ..vdit_core.sinks.observer import from_store
 from ..vdit_core.sinks.record import SinkRecord
@@ -97,9 +97,7 @@ class SinkInspector(io.ComfyNode):
         ratios = measured.mean_ratios(findings.layers[row])[column]
         sinks = findings.of(findings.layers[row], findings.heads[column])
         model = measured.run.model
-        text = f"{len(findings.tokens())} sinks in {len(findings.sink_heads())} heads" if findings.sinks else "no sinks"
-        text += f"; strongest key {findings.peak.max():.0f} x uniform"
-        ui = Telling(cls.hidden.unique_id, "Sink Inspector").tell(done(text), model)
+        ui = Telling(cls.hidden.unique_id, "Sink Inspector").tell(done(summary(findings)), model)
         return io.NodeOutput(
             Targets.of(findings, model),
             images.as_image(pictures.heads_picture(findings)),

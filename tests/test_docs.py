@@ -44,6 +44,18 @@ HISTORY = ("CHANGELOG.md", "tests/test_docs.py", "web/renamed.json", "workflows_
 PICTURES = (".png", ".jpg", ".webp", ".mp4", ".safetensors", ".ico")
 
 
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+def test_the_readme_names_every_example_once_for_its_model():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("| model | example |") : readme.index("Examples 3, 14")]
+    rows = re.findall(r"^\| .+ \| ([\d,; ]+) \|$", table, re.M)
+    numbers = {int(file.stem.split()[0]) for file in (ROOT / "example_workflows").glob("*.json")}
+    assert sorted(int(n) for row in rows for n in re.findall(r"\d+", row)) == sorted(numbers)
+
+
 def test_the_map_names_every_part_of_the_core():
     core = ROOT / "vdit_core"
     parts = {f"{path.name}/" for path in core.iterdir() if (path / "__init__.py").exists()}

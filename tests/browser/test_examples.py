@@ -36,7 +36,7 @@ RUN = {
 }
 #: A further summary that must be among those shown.
 BESIDE = {"6": r"cosine similarity 0\.\d+, 54 pairs of maps", "7": r"Structure layers \(\*\): [\d, ]+\.",
-          "12": r"\d+ sinks in 4 heads; strongest key \d x uniform"}  # fmt: skip
+          "12": r"\d+ strongest keys in 4 heads, no sinks; strongest key \d x uniform"}  # fmt: skip
 RUN_MS = 600_000  # half a minute if nobody else wants the two cores
 
 WATCH = """() => {

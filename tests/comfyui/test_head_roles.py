@@ -43,7 +43,7 @@ def test_every_head_has_a_role(server):
     assert roles[8, 0] == "layout"
     along_time = found["presets"]["motion only"].split(", ")
     assert result.reports()["roles"] == f"motion only: {len(along_time)} of 18 heads"
-    assert len(re.findall(r"^\| \d@\d \|", said(result, "table"), re.MULTILINE)) == 18
+    assert len(re.findall(r"^\| \d@\d +\|", said(result, "table"), re.MULTILINE)) == 18
     with Image.open(max((server.base / "output").glob("roles_*.png"))) as picture:
         assert min(picture.size) > 400
         assert len(picture.convert("RGB").getcolors(2**24)) > 50

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from comfyui.installation import PACK, ComfyUI
 
-sys.path.insert(0, str(PACK / "docs"))
+sys.path.insert(0, str(PACK / "tools"))
 from official_template import folder
 from template_workflows import TEMPLATES
 

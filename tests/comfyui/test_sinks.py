@@ -49,7 +49,7 @@ def inspected(server) -> Result:
 
 
 def test_what_is_found_is_drawn(server, inspected):
-    assert said(inspected, "say").startswith("Sinks in ")
+    assert said(inspected, "say").startswith("Strongest keys in ")
     assert json.loads(said(inspected, "figures"))["sinks"]
     for name in ("heads", "map", "steps"):
         (file,) = (server.base / "output" / "sinks").glob(f"{name}_*.png")

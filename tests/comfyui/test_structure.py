@@ -41,7 +41,7 @@ def test_structure_draws_every_picture(server):
             assert len(picture.convert("RGB").getcolors(2**24)) > 100
     (table,) = (m["data"]["output"]["text"][0] for m in result.messages if m["data"].get("node") == "say"
                 and m["type"] == "executed")  # fmt: skip
-    assert len(re.findall(r"^\| \d \|", table, re.MULTILINE)) == 9
+    assert len(re.findall(r"^\| \d +\|", table, re.MULTILINE)) == 9
 
 
 def test_sampled_figures_say_so(server):

@@ -9,7 +9,7 @@ from statistics import fmean, median
 import numpy as np
 
 from ..coverage import groups, ranges
-from .detect import Findings, Sink
+from .detect import RATIO, Findings, Sink
 
 
 def describe(findings: Findings) -> str:
@@ -22,6 +22,20 @@ def describe(findings: Findings) -> str:
             "Text or guides attend beside the video here: all shares are of the attention among the video's tokens."
         )
     return "\n\n".join([*parts, _language_models(findings)])
+
+
+def summary(findings: Findings) -> str:
+    """What was found, in a line."""
+    text = f"strongest key {findings.peak.max():.0f} x uniform"
+    if not findings.sinks:
+        return f"no sinks; {text}"
+    found = f"{len(findings.tokens())} {called(findings)} in {len(findings.sink_heads())} heads"
+    return f"{found}; {text}" if called(findings) == "sinks" else f"{found}, no sinks; {text}"
+
+
+def called(findings: Findings) -> str:
+    """Keys that were found because the ratio was set low, and that are far from a sink's, are called what they are."""
+    return "sinks" if any(sink.ratio >= RATIO for sink in findings.sinks) else "strongest keys"
 
 
 def _found(findings: Findings) -> str:
@@ -38,8 +52,9 @@ def _found(findings: Findings) -> str:
             f"nearly all queries. {peak}"
         )
     heads = findings.sink_heads()
+    layers = ranges([layer for layer, _ in heads])
     return (
-        f"Sinks in {len(heads)} of {count} heads, in layers {ranges([layer for layer, _ in heads])}, on "
+        f"{called(findings).capitalize()} in {len(heads)} of {count} heads, in layers {layers}, on "
         f"{len(findings.tokens())} tokens. Each takes at least {findings.ratio:g} times its uniform share from nearly "
         f"all queries. {peak}"
     )

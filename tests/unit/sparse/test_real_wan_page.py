@@ -17,7 +17,7 @@ PAGE = (DOCS / "real_wan.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("real_wan", DOCS / "real_wan.py")
+    spec = importlib.util.spec_from_file_location("real_wan", DOCS.parent / "tools" / "real_wan.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     return script
@@ -25,7 +25,7 @@ def script():
 
 def test_its_tables_are_computed(script):
     for table in script.tables():
-        assert table in PAGE, "run docs/real_wan.py and put its tables into the page"
+        assert table in PAGE, "run tools/real_wan.py and put its tables into the page"
 
 
 def test_its_pictures_show_every_profile(script):

@@ -1,6 +1,6 @@
 """Density profiles of published models, made from tables that others measured and published: see NOTICE.
 
-What the figures are and are not: docs/real_wan.md. `docs/real_wan.py` makes the files.
+What the figures are and are not: docs/real_wan.md. `tools/real_wan.py` makes the files.
 """
 
 from __future__ import annotations

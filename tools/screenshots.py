@@ -1,4 +1,4 @@
-"""Takes the pictures of nodes that show a run of an example workflow: python docs/screenshots.py [NAME ...].
+"""Takes the pictures of nodes that show a run of an example workflow: python tools/screenshots.py [NAME ...].
 
 A ComfyUI is started as the browser tests do (tests/browser/conftest.py says what is needed). Each picture shows some
 nodes of an example after its run, at twice the size of the page.
@@ -39,6 +39,7 @@ class Picture:
 
 PICTURES = (
     Picture(HELP / "VDiT_RecordAttention.png", "1", ("Record Attention",)),
+    Picture(HELP / "VDiT_SideBySide.png", "1", ("Side by Side", "Create Video", "Save Video")),
     Picture(ROOT / "docs" / "images" / "graph.png", "1"),
     Picture(HELP / "VDiT_SparseAttention.png", "10", ("Sparse Attention: by the profile",)),
     Picture(

@@ -1,4 +1,4 @@
-"""Makes the published profiles, and the figures of real_wan.md: `python docs/real_wan.py [FOLDER]`.
+"""Makes the published profiles, and the figures of real_wan.md: `python tools/real_wan.py [FOLDER]`.
 
 FOLDER holds the CSV files of the source distribution of `sparsevideo` 0.1.0 (see vdit_core/sparse/presets/NOTICE):
 
@@ -30,8 +30,8 @@ from vdit_core.sparse import presets
 from vdit_core.sparse.density_statistics import changes, explained
 from vdit_core.sparse.density_table import DensityTable, profile_of, read
 
-HERE = Path(__file__).parent
-STEPS = HERE / "real_wan_steps.json"
+DOCS = Path(__file__).parents[1] / "docs"
+STEPS = DOCS / "real_wan_steps.json"
 NEAR_ZERO = 0.001
 _1_3B, _14B = ModelSignature(30, 12, 128), ModelSignature(40, 40, 128)
 
@@ -49,7 +49,7 @@ SOURCES = {
 
 def picture(name: str) -> Path:
     """The file of a preset's picture."""
-    return HERE / "images" / f"real_wan_{presets.path_of(name).stem.replace('.', '')}.png"
+    return DOCS / "images" / f"real_wan_{presets.path_of(name).stem.replace('.', '')}.png"
 
 
 def make_profiles(folder: Path) -> None:

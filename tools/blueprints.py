@@ -1,4 +1,4 @@
-"""Writes the subgraph blueprints: python docs/blueprints.py. A ComfyUI with this pack must run at port 8188."""
+"""Writes the subgraph blueprints: python tools/blueprints.py. A ComfyUI with this pack must run at port 8188."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the example workflows that are not edited by hand: python docs/workflows.py [NUMBER ...].
+"""Writes the example workflows that are not edited by hand: python tools/workflows.py [NUMBER ...].
 
 A ComfyUI with this pack must run at port 8188: it tells the inputs and outputs of every node. $COMFYUI_PATH, or else
 ~/comfy/ComfyUI, has the templates. Of models whose weights are not shipped, loaders, samplers, steps and sizes are
