@@ -181,7 +181,7 @@ def _font(size: int, text: str) -> Font:
         ValueError: if none has.
     """
     letters = set(text) - set(" \n")
-    missing = [letters - set(filter(lambda letter: _has(font, letter), letters)) for font in _installed(size)]
+    missing = [{letter for letter in letters if not _has(font, letter)} for font in _installed(size)]
     for font, lacks in zip(_installed(size), missing, strict=True):
         if not lacks:
             return font
