@@ -18,7 +18,7 @@ test: $(VENV)/.test
 
 # What can break while one edits, in two minutes: nothing that samples a video, nothing of ComfyUI.
 quick: $(VENV)/.test
-	$(VENV)/bin/python -m pytest tests/unit tests/web tests/test_layout.py --numprocesses 2 --dist loadfile -m "not slow and not gpu"
+	$(VENV)/bin/python -m pytest tests/unit tests/web tests/test_layout.py tests/test_translations.py --numprocesses 2 --dist loadfile -m "not slow and not gpu"
 
 # mypy sees the nodes as ComfyUI does: as a part of a package, whatever the name of its folder.
 lint: $(VENV)/.dev
@@ -43,9 +43,11 @@ docs: export NO_MKDOCS_2_WARNING = 1
 docs: $(VENV)/.docs
 	$(VENV)/bin/python -m mkdocs build --strict
 
-# Writes the English texts of the nodes anew; a ComfyUI with this pack must run at port 8188.
+# Writes the English texts of the nodes anew; a ComfyUI with this pack must run at port 8188. Then says what the other
+# languages lack.
 locales: $(VENV)/.test
 	$(VENV)/bin/python locales/generate.py
+	$(VENV)/bin/python locales/translations.py
 
 $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -1,6 +1,7 @@
-"""Writes locales/en/nodeDefs.json from the schemas of the nodes: `python locales/generate.py [http://127.0.0.1:8188]`.
+"""Writes the English texts, locales/en/*.json, from the nodes: `python locales/generate.py [http://127.0.0.1:8188]`.
 
-The page shows this file's texts, and translators begin with it. It asks a running ComfyUI, whose nodes have the texts.
+The page shows these texts, and translators begin with them. It asks a running ComfyUI, whose nodes have the texts.
+`translations.py` says what the other languages then lack.
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-FILE = Path(__file__).parent / "en" / "nodeDefs.json"
+FOLDER = Path(__file__).parent / "en"
 
 
-def generate(schemas: dict[str, dict[str, Any]]) -> str:
-    """The file's text. schemas: ComfyUI's /object_info, by the id of the node."""
-    found = {name: _node(schema) for name, schema in sorted(schemas.items()) if name.startswith("VDiT_")}
-    return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+def generate(schemas: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The files' texts by name. schemas: ComfyUI's /object_info, by the id of the node."""
+    ours = {name: schema for name, schema in sorted(schemas.items()) if name.startswith("VDiT_")}
+    # The page looks up each part of a path by itself.
+    parts = sorted({part for schema in ours.values() for part in schema["category"].split("/")})
+    contents = {
+        "main.json": {"nodeCategories": {part: part for part in parts}},
+        "nodeDefs.json": {name: _node(schema) for name, schema in ours.items()},
+    }
+    return {file: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for file, content in contents.items()}
 
 
 def _node(schema: dict[str, Any]) -> dict[str, Any]:
@@ -38,4 +45,5 @@ def _node(schema: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     address = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8188"
     with urlopen(f"{address}/object_info") as answer:
-        FILE.write_text(generate(json.load(answer)), encoding="utf-8")
+        for file, text in generate(json.load(answer)).items():
+            (FOLDER / file).write_text(text, encoding="utf-8")

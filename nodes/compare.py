@@ -9,7 +9,7 @@ from ..vdit_core.outcome import done
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.recording.store.query import choose
 from ..vdit_core.selection import Indices, Selection
-from . import choices, images, progress, sockets
+from . import categories, choices, images, progress, sockets
 from .outcomes import Telling
 
 
@@ -19,11 +19,14 @@ class CompareAttention(choices.LayersAndSteps):
         return io.Schema(
             node_id="VDiT_CompareAttention",
             display_name="Compare Attention",
-            category=sockets.CATEGORY,
+            category=categories.LOOK,
             description="Measures how alike the attention maps of two recordings are, for every layer and head. Two "
             "baselines are shown beside them: the first prompt from another seed, and maps with shuffled tokens. Of "
             "two models it compares how attention falls with distance, the frame-by-frame map, and what heads do.",
-            search_aliases=["attention similarity", "compare attention maps", "attention difference"],
+            search_aliases=[
+                "attention similarity", "compare attention maps", "attention difference", "compare prompts",
+                "compare seeds", "compare models",
+            ],
             inputs=[
                 sockets.AttentionStore.Input("first", display_name="first recording", tooltip="The first recording."),
                 sockets.AttentionStore.Input("second", display_name="second recording",

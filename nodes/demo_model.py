@@ -7,7 +7,7 @@ from comfy_api.latest import InputImpl, io
 from ..vdit_core.hosts.comfy import demo as comfy_demo
 from ..vdit_core.tiny_wan.captions import VOCABULARY
 from ..vdit_core.tiny_wan.files import CLIP, CLIP_CAPTION, GUIDANCE, STEPS, WEIGHTS
-from . import sockets
+from . import categories
 
 
 class DemoModel(io.ComfyNode):
@@ -16,11 +16,11 @@ class DemoModel(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_DemoModel",
             display_name="Demo Wan2.1 (tiny)",
-            category=sockets.CATEGORY,
+            category=categories.DEMO,
             description="A tiny Wan2.1 that ships with this pack, trained on a synthetic world of cars, trucks and "
             f"dogs: 128 x 128 pixels, 17 frames, {STEPS} steps (euler, simple), cfg {GUIDANCE:g}. Its shift is set. "
             f"It knows these words: {' '.join(VOCABULARY)}.",
-            search_aliases=["tiny wan", "test model", "checkpoint", "load demo"],
+            search_aliases=["tiny wan", "test model", "checkpoint", "load demo", "no download", "runs on cpu"],
             inputs=[],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="A Wan2.1 T2V model of 9 layers."),
@@ -41,10 +41,10 @@ class DemoClip(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_DemoClip",
             display_name="Demo Clip",
-            category=sockets.CATEGORY,
+            category=categories.DEMO,
             description="A rendered clip of the demo model's world, 128 x 128 pixels and 17 frames, to edit with Edit "
             f"Footage. It shows: {CLIP_CAPTION}.",
-            search_aliases=["example video", "test video", "load demo"],
+            search_aliases=["example video", "test video", "load demo", "no download"],
             inputs=[],
             outputs=[
                 io.Video.Output(display_name="video", tooltip="The clip."),

@@ -16,7 +16,7 @@ from ..vdit_core.hosts.comfy import FootageGuider, fills_text
 from ..vdit_core.outcome import idle
 from ..vdit_core.selection import LayerMask
 from ..vdit_core.transfer import LiveTransfer
-from . import sockets
+from . import categories
 from .live_batch import batch
 from .outcomes import Telling, attach_and_tell
 from .transfer import TransferNode, further_targets, prompts_of, where, where_inputs
@@ -30,11 +30,14 @@ class EditFootage(TransferNode):
         return io.Schema(
             node_id="VDiT_EditFootage",
             display_name="Edit Footage",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Changes one thing in a clip of yours and keeps its motion: samples from the clip itself, by "
             "the difference of two prompts, with the clip's own attention maps. Connect both outputs to "
             "SamplerCustomAdvanced, with a sampler that adds no noise (euler). It takes the time of two videos.",
-            search_aliases=["video to video", "edit video", "flowedit", "restyle", "keep motion", "season", "recolor"],
+            search_aliases=[
+                "video to video", "v2v", "edit video", "flowedit", "restyle", "relight", "keep motion",
+                "keep camera", "same composition", "season", "weather", "recolor", "change color", "change material",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model that edits."),
                 io.MultiType.Input("footage", [io.Video, io.Image],

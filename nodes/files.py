@@ -12,7 +12,7 @@ from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.sparse.density_profile import DensityProfile
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.profile_file import load_profile
-from . import progress, sockets
+from . import categories, progress, sockets
 from .named_files import NamedFiles
 from .outcomes import Telling
 
@@ -80,9 +80,9 @@ class SaveAttentionStore(_Save):
         return io.Schema(
             node_id="VDiT_SaveAttentionStore",
             display_name="Save Attention Store",
-            category=sockets.CATEGORY,
+            category=categories.FILES,
             description="Writes a recording to output/attention, for other workflows and other days.",
-            search_aliases=["export attention"],
+            search_aliases=["export attention", "keep recording", "reuse recording"],
             inputs=[
                 sockets.AttentionStore.Input("store", tooltip="The recording that Finish Recording gives out."),
                 cls._prefix("recording"),
@@ -117,10 +117,10 @@ class LoadAttentionStore(_Load):
         return io.Schema(
             node_id="VDiT_LoadAttentionStore",
             display_name="Load Attention Store",
-            category=sockets.CATEGORY,
+            category=categories.FILES,
             description="Opens a recording in output/attention or input/attention. The file is checked now, and read "
             "when it is used.",
-            search_aliases=["import attention"],
+            search_aliases=["import attention", "reuse recording"],
             inputs=[cls._file("recording", "Save Attention Store")],
             outputs=[sockets.AttentionStore.Output(display_name="store", tooltip="The recording.")],
             hidden=[io.Hidden.unique_id],
@@ -141,7 +141,7 @@ class SaveSparsityProfile(_Save):
         return io.Schema(
             node_id="VDiT_SaveSparsityProfile",
             display_name="Save Sparsity Profile",
-            category=sockets.CATEGORY,
+            category=categories.FILES,
             description="Writes a profile to output/attention, for other workflows and for others with this model.",
             search_aliases=["export sparsity"],
             inputs=[
@@ -172,7 +172,7 @@ class LoadSparsityProfile(_Load):
         return io.Schema(
             node_id="VDiT_LoadSparsityProfile",
             display_name="Load Sparsity Profile",
-            category=sockets.CATEGORY,
+            category=categories.FILES,
             description="Reads a profile from output/attention or input/attention.",
             search_aliases=["import sparsity"],
             inputs=[cls._file("profile", "Save Sparsity Profile")],
@@ -198,7 +198,7 @@ class SaveHeadMask(_Save):
         return io.Schema(
             node_id="VDiT_SaveHeadMask",
             display_name="Save Head Mask",
-            category=sockets.CATEGORY,
+            category=categories.FILES,
             description="Writes a mask of layers and heads to output/attention, for other workflows and for others "
             "with this model.",
             search_aliases=["export heads"],
@@ -230,7 +230,7 @@ class LoadHeadMask(_Load):
         return io.Schema(
             node_id="VDiT_LoadHeadMask",
             display_name="Load Head Mask",
-            category=sockets.CATEGORY,
+            category=categories.FILES,
             description="Reads a mask of layers and heads from output/attention or input/attention.",
             search_aliases=["import heads"],
             inputs=[cls._file("head mask", "Save Head Mask")],

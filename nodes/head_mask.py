@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..vdit_core.head_mask import HeadMask
 from ..vdit_core.selection import SelectionError
-from . import sockets
+from . import categories, sockets
 
 
 class HeadMaskNode(io.ComfyNode):
@@ -17,9 +17,9 @@ class HeadMaskNode(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_HeadMask",
             display_name="Head Mask",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Chooses heads of layers, each with a strength. It goes wherever a layer mask goes.",
-            search_aliases=["select heads", "attention heads", "layers and heads"],
+            search_aliases=["select heads", "attention heads", "layers and heads", "transfer strength"],
             inputs=[
                 io.String.Input(
                     "mask",

@@ -12,7 +12,7 @@ from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.recording.store.query import choose
 from ..vdit_core.roles.presets import PRESETS, heads_of, preset_mask
 from ..vdit_core.selection import Indices, Selection
-from . import choices, images, progress, sockets
+from . import categories, choices, images, progress, sockets
 from .outcomes import Telling
 
 
@@ -22,10 +22,13 @@ class HeadRoles(choices.LayersAndSteps):
         return io.Schema(
             node_id="VDiT_HeadRoles",
             display_name="Head Roles",
-            category=sockets.CATEGORY,
+            category=categories.LOOK,
             description="Shows what each head of a recording looks at: along time, around itself, at the first frame, "
             "at a few tokens. Gives a mask of the heads of a preset, for Live Transfer and Transfer Attention.",
-            search_aliases=["head roles", "camera only", "motion transfer", "attention heads", "head mask"],
+            search_aliases=[
+                "camera only", "motion only", "layout only", "keep camera", "motion transfer", "attention heads",
+                "head mask", "visualize heads",
+            ],
             inputs=[
                 sockets.AttentionStore.Input(
                     "store", tooltip="The recording, from Finish Recording or from a file. Several videos in it tell "

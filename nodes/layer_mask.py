@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vdit_core.selection import LayerMask, SelectionError
-from . import sockets
+from . import categories, sockets
 
 
 class LayerMaskNode(io.ComfyNode):
@@ -16,9 +16,9 @@ class LayerMaskNode(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_LayerMask",
             display_name="Layer Mask",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Chooses the layers that a transfer acts in, each with a strength.",
-            search_aliases=["select layers", "block mask", "block weights"],
+            search_aliases=["select layers", "block mask", "block weights", "transfer strength"],
             inputs=[
                 io.String.Input(
                     "mask",

@@ -32,7 +32,7 @@ from ..vdit_core.sweep.plan import AT_ONCE, MODES, Sweep, batches
 from ..vdit_core.sweep.run import missing, run
 from ..vdit_core.sweep.search import RunSweep, layer_groups, search
 from ..vdit_core.transfer import LiveTransfer, TransferConfig
-from . import choices, images, sampling, sockets
+from . import categories, choices, images, sampling, sockets
 from .live_batch import batch
 from .outcomes import Telling
 from .packed import need_video_alone
@@ -49,12 +49,15 @@ class LayerSweep(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_LayerSweep",
             display_name="Layer Sweep",
-            category=sockets.CATEGORY,
+            category=categories.LOOK,
             description="Finds the layers or heads that carry a video's structure: samples the source, the target, and "
             "the target once for each of them with the source's attention maps in it, and scores them. With a goal it "
             "searches the set of them that serves it. It takes the time of as many videos as there are layers or "
             "head groups, two more, and one more for each batch.",
-            search_aliases=["structure layers", "find layers", "layer ablation", "block sweep", "head search"],
+            search_aliases=[
+                "structure layers", "find layers", "which layers", "motion layers", "camera layers",
+                "layer ablation", "block sweep", "head search",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
                 io.Conditioning.Input("source", display_name="source prompt",

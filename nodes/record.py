@@ -13,7 +13,7 @@ from ..vdit_core.recording.recorder import Recorder
 from ..vdit_core.recording.store.storage import TIERS
 from ..vdit_core.selection import Indices, Selection
 from ..vdit_core.sinks.observer import SinkObserver
-from . import choices, memory_budget, sockets
+from . import categories, choices, memory_budget, sockets
 from .outcomes import Telling, forget_what_changed
 from .recording import Recording, fingerprint_of
 
@@ -26,10 +26,10 @@ class RecordAttention(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_RecordAttention",
             display_name="Record Attention",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Watches the sampling run of this model and keeps its self-attention for Finish Recording. "
             "Changes nothing in the video.",
-            search_aliases=["capture attention", "save attention maps", "attention store"],
+            search_aliases=["capture attention", "save attention maps", "attention store", "source video"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="A Wan2.1 or Wan2.2 model. Connect the output to the sampler of the source video."
@@ -126,9 +126,9 @@ class FinishRecording(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_FinishRecording",
             display_name="Finish Recording",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Waits for the sampler that is recorded, and gives out the recording.",
-            search_aliases=["attention store"],
+            search_aliases=["attention store", "end recording"],
             inputs=[
                 sockets.AttentionRecorder.Input("recorder", tooltip="The recorder that Record Attention gives out."),
                 io.Latent.Input("latent", tooltip="The latent of the sampler that ran the recorded model, unchanged."),

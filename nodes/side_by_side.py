@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vdit_core.reporting.labelled import Direction, beside
-from . import sockets
+from . import categories
 
 LABELS = "source\nwith the source's attention\nprompt alone"
 
@@ -17,7 +17,7 @@ class SideBySide(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_SideBySide",
             display_name="Side by Side",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Puts up to four videos of one size into one, with a label above each: a source, the same with "
             "another prompt, and what that prompt gives alone.",
             search_aliases=["compare videos", "label", "stitch", "concat", "grid", "before and after", "add text"],
@@ -29,7 +29,7 @@ class SideBySide(io.ComfyNode):
                 io.String.Input("labels", default=LABELS, multiline=True,
                     tooltip="The labels, a line for each video. An empty field leaves no room for labels."),
                 io.Combo.Input("direction", options=["right", "down", "grid"], default="right",
-                    tooltip="The place of the next video: to the right, below, or in two rows of two."),
+                    tooltip="The place of the next video: right, down, or grid for two rows of two."),
                 io.Int.Input("enlarge", default=1, min=1, max=8,
                     tooltip="How many times as large the videos are shown. 1 leaves their pixels as they are."),
             ],

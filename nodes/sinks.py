@@ -18,7 +18,7 @@ from ..vdit_core.sinks.describe import describe, summary
 from ..vdit_core.sinks.detect import PARTICIPATION, RATIO, detect
 from ..vdit_core.sinks.observer import from_store
 from ..vdit_core.sinks.record import SinkRecord
-from . import images, progress, sink_pieces, sockets
+from . import categories, images, progress, sink_pieces, sockets
 from .outcomes import Telling, TellingNode, attach_and_tell
 
 _INSTEAD = ("the sinks", "random others")
@@ -32,10 +32,13 @@ class SinkInspector(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_SinkInspector",
             display_name="Sink Inspector",
-            category=sockets.CATEGORY,
+            category=categories.SINKS,
             description="Finds attention sinks: keys that take outsized attention from nearly all queries. Shows them"
             " by layer and head, over the frames and the steps; says what they are like; hands them to Sink Control.",
-            search_aliases=["attention sink", "registers", "massive activations", "received attention"],
+            search_aliases=[
+                "attention sink", "registers", "massive activations", "received attention", "attention heatmap",
+                "visualize attention", "attention over frames",
+            ],
             inputs=[
                 io.MultiType.Input(
                     "record", types=[sockets.SinkRecord, sockets.AttentionStore],
@@ -143,10 +146,12 @@ class SinkControlNode(TellingNode):
         return io.Schema(
             node_id="VDiT_SinkControl",
             display_name="Sink Control",
-            category=sockets.CATEGORY,
+            category=categories.SINKS,
             description="Takes sinks away while the model samples, or does the same to random others. The two videos "
             "show whether the sinks matter.",
-            search_aliases=["mask sinks", "remove attention sink", "skip heads", "register tokens"],
+            search_aliases=[
+                "mask sinks", "remove attention sink", "skip heads", "register tokens", "control experiment",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model. Connect the output to the sampler."),
                 sockets.Sinks.Input("sinks",

@@ -26,8 +26,6 @@ SinkRecord = io.Custom("SINK_RECORD")
 #: Which heads sink attention into which tokens; `vdit_core.sinks.control.Targets`.
 Sinks = io.Custom("SINKS")
 
-CATEGORY = "VDiT Attention"
-
 
 def mask(name: str, tooltip: str) -> io.MultiType.Input:
     """An optional input for a mask of either kind."""

@@ -14,7 +14,7 @@ from ..vdit_core.sparse.density_profile import DensityProfile
 from ..vdit_core.sparse.methods import BY_STRENGTH, METHODS
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.sparse_attention import SparseAttention
-from . import sockets
+from . import categories, sockets
 from .outcomes import Telling, TellingNode, attach_and_tell
 
 _NAME = "Sparse Attention"
@@ -120,10 +120,13 @@ class SparseAttentionNode(TellingNode):
         return io.Schema(
             node_id="VDiT_SparseAttention",
             display_name=_NAME,
-            category=sockets.CATEGORY,
+            category=categories.SPEED,
             description="Computes only a part of each attention map, which is faster for long videos. A Sparsity "
             "Profile spends that part on the layers and heads that need it.",
-            search_aliases=["faster attention", "block sparse", "speed up wan", "radial attention", "top-k attention"],
+            search_aliases=[
+                "faster attention", "faster", "speed up", "speed up wan", "lower render time", "long videos",
+                "block sparse", "radial attention", "top-k attention",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model. Connect the output to the sampler."),
                 io.Float.Input(

@@ -17,7 +17,7 @@ from ..vdit_core.sparse import presets
 from ..vdit_core.sparse.density_profile import DensityProfile
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.quality import compare
-from . import images, sockets, sparse
+from . import categories, images, sockets, sparse
 from .outcomes import Telling
 from .sampling import Sampling
 from .sampling import inputs as sampling_inputs
@@ -31,10 +31,13 @@ class SparseReport(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_SparseReport",
             display_name="Sparse Report",
-            category=sockets.CATEGORY,
+            category=categories.SPEED,
             description="Samples one video dense and at several densities, with and without a profile, from the same "
             "seed, and compares them: quality, seconds, and the videos side by side.",
-            search_aliases=["sparse quality", "speed quality", "compare sparse"],
+            search_aliases=[
+                "sparse quality", "speed quality", "compare sparse", "speed test", "render time", "quality loss",
+                "benchmark",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
                 *sampling_inputs(),

@@ -19,7 +19,7 @@ from ..vdit_core.sparse.calibration import Calibration, profile
 from ..vdit_core.sparse.config import SparseConfig
 from ..vdit_core.sparse.methods import METHODS, TOP_P
 from ..vdit_core.sparse.sparse_attention import SparseAttention
-from . import images, progress, sockets
+from . import categories, images, progress, sockets
 from .outcomes import Telling
 from .sampling import Sampling
 from .sampling import inputs as sampling_inputs
@@ -34,10 +34,13 @@ class SparsityProfile(io.ComfyNode):
         return io.Schema(
             node_id="VDiT_SparsityProfile",
             display_name="Sparsity Profile",
-            category=sockets.CATEGORY,
+            category=categories.SPEED,
             description="Measures which layers and heads of a model tolerate sparse attention, and how a given part "
             "of the maps is best spent on them. Measure once, save the profile, use it for every video.",
-            search_aliases=["sparsity sensitivity", "layer sensitivity", "sparse calibration"],
+            search_aliases=[
+                "sparsity sensitivity", "layer sensitivity", "sparse calibration", "sparse quality",
+                "tune sparse attention",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="A Wan2.1 or Wan2.2 model."),
                 *sampling_inputs(),

@@ -11,7 +11,7 @@ from ..vdit_core.outcome import done
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.recording.store.query import choose
 from ..vdit_core.selection import Indices, Selection
-from . import choices, images, progress, sockets
+from . import categories, choices, images, progress, sockets
 from .outcomes import Telling
 
 
@@ -21,10 +21,13 @@ class AttentionStructure(choices.LayersAndSteps):
         return io.Schema(
             node_id="VDiT_AttentionStructure",
             display_name="Attention Structure",
-            category=sockets.CATEGORY,
+            category=categories.LOOK,
             description="Shows the attention maps of a recording: the whole map, a band enlarged, frame by frame, how"
             " attention falls with distance, and one map over all recorded steps.",
-            search_aliases=["attention map", "visualize attention", "attention heatmap", "plot attention"],
+            search_aliases=[
+                "attention map", "visualize attention", "see attention", "attention heatmap", "heat map",
+                "plot attention",
+            ],
             inputs=[
                 sockets.AttentionStore.Input("store", tooltip="The recording, from Finish Recording or from a file."),
                 io.Int.Input(

@@ -12,13 +12,17 @@ from ..vdit_core.hosts.comfy import fills_text
 from ..vdit_core.recording.store import AttentionStore
 from ..vdit_core.selection import Indices, LayerMask
 from ..vdit_core.transfer import LiveTransfer, Transfer, TransferConfig
-from . import choices, sockets
+from . import categories, choices, sockets
 from .live_batch import batch, other_inputs
 from .outcomes import Telling, TellingNode, attach_and_tell
 from .packed import need_video_alone
 
 TARGETS = 4
-_ALIASES = ["attention map transfer", "attention injection", "motion transfer", "video edit"]
+#: What artists search for, and a transfer does.
+_ALIASES = [
+    "attention map transfer", "attention injection", "motion transfer", "camera motion", "keep motion", "keep camera",
+    "same motion", "same camera", "same composition", "consistent motion", "change color", "recolor", "season",
+]  # fmt: skip
 
 
 def where_inputs() -> list[io.Input]:
@@ -81,7 +85,7 @@ class TransferAttention(TransferNode):
         return io.Schema(
             node_id="VDiT_TransferAttention",
             display_name="Transfer Attention (layer mask)",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Samples with the attention maps of a recorded video in place of the model's own. The video "
             "keeps the source's motion and camera and takes its content from this prompt. Use the seed, size and "
             "sampler settings of the source.",
@@ -132,10 +136,10 @@ class LiveTransferNode(TransferNode):
         return io.Schema(
             node_id="VDiT_LiveTransfer",
             display_name="Live Transfer",
-            category=sockets.CATEGORY,
+            category=categories.TRANSFER,
             description="Samples a source and its targets in one batch from the same noise, all with the source's "
             "attention maps. Nothing is stored: any size and length works. Item 0 of the batch is the source.",
-            search_aliases=_ALIASES,
+            search_aliases=[*_ALIASES, "video to video", "v2v", "variations"],
             inputs=[
                 io.Model.Input("model", tooltip="The model. Connect the output to the sampler."),
                 io.Conditioning.Input(

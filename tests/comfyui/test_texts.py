@@ -1,8 +1,7 @@
-"""What the pack says about itself: help pages, the English names, and the example workflows fit the nodes."""
+"""What the pack says about itself: help pages, names, translations and the example workflows fit the nodes."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from functools import cache
@@ -12,8 +11,13 @@ from typing import Any
 import pytest
 from comfyui.installation import PACK
 
+from locales import translations
+from locales.generate import generate
+
 HELP = PACK / "web" / "docs"
-NAMES = PACK / "locales" / "en" / "nodeDefs.json"
+LOCALES = PACK / "locales"
+NAMES = LOCALES / "en" / "nodeDefs.json"
+JOBS = {"transfer", "look", "speed", "sinks", "files", "demo"}
 EXAMPLES = sorted((PACK / "example_workflows").glob("*.json"))
 LOADERS = ("UNETLoader", "CLIPLoader", "VAELoader", "EncoderLoader", "LoraLoaderModelOnly", "CheckpointLoaderSimple")
 FOLDERS = ("diffusion_models", "text_encoders", "vae", "loras", "checkpoints", "clip_vision")
@@ -74,12 +78,52 @@ def test_every_node_and_every_socket_is_described(ours):
     assert bare == []
 
 
+def test_every_node_is_listed_by_its_job(ours):
+    listed = {name: schema["category"].split("/") for name, schema in ours.items()}
+    assert {root for root, *_ in listed.values()} == {"VDiT Attention"}
+    assert all(len(parts) == 2 for parts in listed.values())
+    assert {job for _, job in listed.values()} == JOBS
+    assert {name for name in ours if re.match("VDiT_(Save|Load)", name)} == {
+        name for name, (_, job) in listed.items() if job == "files"
+    }
+
+
+def test_search_words_are_lower_case_and_said_once(ours):
+    for name, schema in ours.items():
+        words = schema["search_aliases"]
+        assert words, name
+        assert sorted(words) == sorted({word.lower() for word in words}), name
+        assert schema["display_name"].lower() not in words, name
+
+
 def test_the_english_texts_are_generated_from_the_nodes(registered):
-    """The page shows this file's texts in the place of the nodes' own, so they must not fall behind."""
-    spec = importlib.util.spec_from_file_location("generate", PACK / "locales" / "generate.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert NAMES.read_text(encoding="utf-8") == script.generate(registered), "run `make locales`"
+    """The page shows these texts in the place of the nodes' own, so they must not fall behind."""
+    for file, text in generate(registered).items():
+        assert (LOCALES / "en" / file).read_text(encoding="utf-8") == text, "run `make locales`"
+
+
+@pytest.mark.parametrize("language", ["en", *translations.languages()])
+def test_the_server_gives_the_page_all_texts_of_a_language(server, language):
+    told = server.get("/i18n")[language]
+    for file in translations.FILES:
+        content = json.loads((LOCALES / language / file).read_text(encoding="utf-8"))
+        for name, texts in ({"nodeDefs": content} if file == "nodeDefs.json" else content).items():
+            assert texts.items() <= told[name].items()
+
+
+@pytest.mark.parametrize("language", translations.languages())
+def test_choices_are_named_as_they_are_chosen(ours, language):
+    """A menu shows its choices in English in every language, so a tooltip that explains one must name it so."""
+    texts = translations.texts(LOCALES / language)
+    explained = 0
+    for node, schema in ours.items():
+        for name, (kind, options) in inputs(schema).items():
+            choices = kind if isinstance(kind, list) else options.get("options", [])
+            for choice in choices:
+                if re.search(rf"\b{re.escape(choice)}\b", options["tooltip"]):
+                    explained += 1
+                    assert choice in texts[f"nodeDefs/{node}/inputs/{name}/tooltip"], (node, name, choice)
+    assert explained > 30
 
 
 def test_tooltips_are_sentences(ours):
