@@ -124,6 +124,28 @@ def test_it_opens_whole(comfy, name):
         assert found["links"] == sum(slot.get("link") is not None for n in nodes for slot in n.get("inputs", ()))
 
 
+#: What of the canvas no toolbar covers: it begins below the tabs. The nodes that are not wholly in it.
+OUTSIDE = """() => {
+    const { ds, canvas } = app.canvas, { width, height } = canvas.getBoundingClientRect();
+    return app.rootGraph.nodes.filter(({ pos: [x, y], size }) => {
+        const [left, top] = [(x + ds.offset[0]) * ds.scale, (y - 30 + ds.offset[1]) * ds.scale];
+        return left < 0 || top < 0 || left + size[0] * ds.scale > width || top + (size[1] + 30) * ds.scale > height;
+    }).map((node) => node.title);
+}"""
+
+
+def test_the_first_example_opens_whole_and_readable(comfy):
+    """On a screen of 1600 x 950 px: nothing is outside, and letters are of 8 px, below which the page draws none."""
+    before = comfy.page.viewport_size
+    comfy.page.set_viewport_size({"width": 1600, "height": 950})
+    open_example(comfy, next(name for name in EXAMPLES if number(name) == "1"))
+    comfy.draw()
+    outside, scale = comfy.js(OUTSIDE), comfy.js("() => app.canvas.ds.scale")
+    comfy.page.set_viewport_size(before)
+    assert outside == []
+    assert 14 * scale >= 8
+
+
 def test_each_has_an_id_of_its_own():
     """By it the page tells which workflow a report is of."""
     ids = [
