@@ -17,6 +17,8 @@ ELEMENTS = {
     "VDiT_HeadMask": ("Head Mask", "cells", ["mask"]),
     "VDiT_SinkInspector": ("Sink Inspector", "panel", ["ratio", "layer", "head"]),
 }
+#: What ComfyUI writes into the console when the server refuses a prompt.
+REFUSED = "PromptExecutionError"
 VUE, OPEN = "Comfy.VueNodes.Enabled", "Comfy.RightSidePanel.IsOpen"
 
 
@@ -169,3 +171,34 @@ def test_cells_that_were_made_a_favorite_keep_their_width(comfy, open_panel):
     comfy.expect(panel.locator(".widget-item")).to_have_count(1)
     comfy.js("app.canvas.ds.scale = 1")  # loading had brought the nodes into view
     assert box(comfy, mask, "cells")[2] == before
+
+
+@pytest.mark.parametrize(("kind", "name"), [("VDiT_LayerMask", "Layer Mask"), ("VDiT_HeadMask", "Head Mask")])
+def test_a_bad_text_is_reported_once_and_at_its_field(comfy, open_panel, kind, name):
+    mask = comfy.add(kind, mask="3-999x", layers=30)
+    comfy.expect(comfy.cells(mask).get_by_role("status")).to_have_text("cannot read “3-999x”")
+    preview = comfy.add("PreviewAny", y=400)
+    comfy.js("([from, to]) => vdit.node(from).connect(0, vdit.node(to), 'source')", [mask, preview])
+    comfy.js("() => app.queuePrompt(0)")
+    panel = open_panel()
+    panel.get_by_test_id("panel-tab-errors").click()
+    comfy.expect(panel.get_by_text(f"{name} - mask")).to_have_count(1)
+    comfy.expect(panel.get_by_text(f"{name} - ")).to_have_count(1)
+    flagged = comfy.js("(id) => vdit.node(id).inputs.filter((input) => input.hasErrors).map(({ name }) => name)", mask)
+    assert flagged == ["mask"]
+    comfy.complaints[:] = [text for text in comfy.complaints if REFUSED not in text]
+
+
+def test_what_only_execution_can_find_is_reported_by_it(comfy):
+    mask = comfy.add("VDiT_LayerMask", mask="30", layers=30)
+    comfy.expect(comfy.cells(mask).get_by_role("status")).to_have_text("layer 30 is out of range: 0 to 29")
+    preview = comfy.add("PreviewAny", y=400)
+    comfy.js("([from, to]) => vdit.node(from).connect(0, vdit.node(to), 'source')", [mask, preview])
+    comfy.js("""() => {
+        window.failed = null;
+        app.api.addEventListener("execution_error", ({ detail }) => { window.failed = detail; }, { once: true });
+        app.queuePrompt(0);
+    }""")
+    error = comfy.page.wait_for_function("() => window.failed", timeout=15000).json_value()
+    assert error["node_id"] == str(mask)
+    assert error["exception_message"].startswith("Layer 30 in '30' is out of range: there are 30 layers, 0 to 29")
