@@ -37,9 +37,11 @@ class LayersAndSteps(io.ComfyNode):
         return readable(layers=layers, steps=steps)
 
 
-def readable(**texts: str) -> bool | str:
+def readable(**texts: str | None) -> bool | str:
     """True, or why one of these texts cannot be read: the result of a node's `validate_inputs`."""
     for name, text in texts.items():
+        if text is None:  # a link brings it
+            continue
         try:
             Indices(text)
         except SelectionError as error:

@@ -137,6 +137,15 @@ def test_a_text_that_cannot_be_read_is_one_error_at_its_own_input(server, mask):
     assert error["details"].startswith("mask - Cannot read '3-999x'")
 
 
+@pytest.mark.parametrize("make", [layer_mask, head_mask])
+def test_the_text_may_come_from_another_node(server, make):
+    graph = previewed(make(["text", 0])) | {"text": graphs.node("PrimitiveString", value="3-5")}
+    assert "mask" in server.run(graph).ran
+    graph["text"]["inputs"]["value"] = "3-999x"
+    with pytest.raises(PromptFailed, match="Cannot read '3-999x'"):
+        server.run(graph)
+
+
 def test_only_masks_go_into_an_input_for_masks(server):
     graph = graphs.transfer()
     graph["transfer"]["inputs"]["mask"] = ["finish", 0]
