@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vdit_core.selection import Indices, SelectionError
+from ..vdit_core.head_mask import HeadMask
+from ..vdit_core.selection import Indices, LayerMask, SelectionError
 
 
 def indices(name: str, meaning: str, default: str = "all", advanced: bool = False) -> io.String.Input:
@@ -36,11 +37,25 @@ class LayersAndSteps(io.ComfyNode):
         return readable(layers=layers, steps=steps)
 
 
-def readable(**texts: str) -> bool | str:
+def readable(**texts: str | None) -> bool | str:
     """True, or why one of these texts cannot be read: the result of a node's `validate_inputs`."""
     for name, text in texts.items():
+        if text is None:  # a link brings it
+            continue
         try:
             Indices(text)
         except SelectionError as error:
             return f"{name}: {error}"
+    return True
+
+
+def readable_mask(kind: type[LayerMask] | type[HeadMask], text: str | None) -> bool | str:
+    """True, or why the text is no mask: the result of a mask node's `validate_inputs`. None: a link brings the text.
+
+    That function must name the text alone. ComfyUI reports its answer once for every input that it names.
+    """
+    try:
+        kind("all" if text is None else text)
+    except SelectionError as error:
+        return str(error)
     return True

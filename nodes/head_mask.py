@@ -5,8 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vdit_core.head_mask import HeadMask
-from ..vdit_core.selection import SelectionError
-from . import categories, sockets
+from . import categories, choices, sockets
 
 
 class HeadMaskNode(io.ComfyNode):
@@ -50,15 +49,12 @@ class HeadMaskNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mask: str, layers: int, heads: int) -> bool | str:
-        try:
-            parsed = HeadMask(mask)
-            if layers and heads and not parsed.names_kinds:
-                parsed.resolve(layers, heads)
-        except SelectionError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, mask: str | None) -> bool | str:
+        return choices.readable_mask(HeadMask, mask)
 
     @classmethod
     def execute(cls, mask: str, layers: int, heads: int) -> io.NodeOutput:
-        return io.NodeOutput(HeadMask(mask, layers or None, heads or None))
+        made = HeadMask(mask, layers or None, heads or None)
+        if layers and heads and not made.names_kinds:
+            made.resolve(layers, heads)  # before anything is sampled
+        return io.NodeOutput(made)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vdit_core.selection import LayerMask, SelectionError
-from . import categories, sockets
+from ..vdit_core.selection import LayerMask
+from . import categories, choices, sockets
 
 
 class LayerMaskNode(io.ComfyNode):
@@ -43,15 +43,12 @@ class LayerMaskNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mask: str, layers: int) -> bool | str:
-        try:
-            parsed = LayerMask(mask)
-            if layers and not parsed.names_kinds:
-                parsed.resolve(layers)
-        except SelectionError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, mask: str | None) -> bool | str:
+        return choices.readable_mask(LayerMask, mask)
 
     @classmethod
     def execute(cls, mask: str, layers: int) -> io.NodeOutput:
-        return io.NodeOutput(LayerMask(mask, made_for=layers or None))
+        made = LayerMask(mask, made_for=layers or None)
+        if layers and not made.names_kinds:
+            made.resolve(layers)  # before anything is sampled
+        return io.NodeOutput(made)

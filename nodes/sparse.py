@@ -7,14 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..vdit_core.head_mask import HeadMask
-from ..vdit_core.selection import LayerMask, SelectionError
+from ..vdit_core.selection import LayerMask
 from ..vdit_core.sparse import presets
 from ..vdit_core.sparse.config import IF_SLOWER, SparseConfig
 from ..vdit_core.sparse.density_profile import DensityProfile
 from ..vdit_core.sparse.methods import BY_STRENGTH, METHODS
 from ..vdit_core.sparse.profile import SparseProfile
 from ..vdit_core.sparse.sparse_attention import SparseAttention
-from . import categories, sockets
+from . import categories, choices, sockets
 from .outcomes import Telling, TellingNode, attach_and_tell
 
 _NAME = "Sparse Attention"
@@ -105,13 +105,10 @@ def settings(
     )
 
 
-def readable(dense_layers: str) -> bool | str:
+def readable(dense_layers: str | None) -> bool | str:
     """True, or why the text cannot be read."""
-    try:
-        LayerMask(dense_layers)
-    except SelectionError as error:
-        return f"dense_layers: {error}"
-    return True
+    answer = choices.readable_mask(LayerMask, dense_layers)
+    return f"dense_layers: {answer}" if isinstance(answer, str) else answer
 
 
 class SparseAttentionNode(TellingNode):

@@ -27,6 +27,11 @@ def transfer(mask, **changes):
     return graph
 
 
+def previewed(mask):
+    """The mask alone, without a model."""
+    return {"mask": mask, "preview": graphs.node("PreviewAny", source=["mask", 0])}
+
+
 @pytest.fixture(scope="module")
 def stock(server):
     return server.run(graphs.stock("target")).latents["save"]
@@ -109,17 +114,36 @@ def test_a_mask_is_saved_and_loaded(server):
     [
         (head_mask("3@first"), "Cannot read 'first'"),
         (head_mask("3@2"), "Head 2 in '2' is out of range: there are 2 heads, 0 to 1"),
+        (layer_mask("9"), "Layer 9 in '9' is out of range: there are 9 layers, 0 to 8"),
         (head_mask("9@0", 0, 0), "Layer 9 in '9' is out of range: there are 9 layers, 0 to 8"),
         (head_mask("3@0", 9, 12), "was made for a model of 12 heads; this one has 2. Make a new mask for this model."),
         (graphs.node("VDiT_LoadHeadMask", file="attention/none.headmask [output]"), "There is no head mask"),
         (graphs.node("VDiT_LoadHeadMask", file="attention/../../x.headmask [output]"), "is not a head mask in output"),
     ],
-    ids=["unreadable", "head", "layer", "other model", "no file", "outside"],
+    ids=["unreadable", "head", "layer", "layer of a model not named", "other model", "no file", "outside"],
 )
 def test_what_does_not_fit_is_refused(server, mask, message):
     with pytest.raises(PromptFailed) as caught:
         server.run(transfer(mask))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("mask", [layer_mask("3-999x"), head_mask("3-999x")], ids=["layers", "heads"])
+def test_a_text_that_cannot_be_read_is_one_error_at_its_own_input(server, mask):
+    with pytest.raises(PromptFailed) as caught:
+        server.run(previewed(mask))
+    (error,) = json.loads(str(caught.value))["node_errors"]["mask"]["errors"]
+    assert error["extra_info"]["input_name"] == "mask"
+    assert error["details"].startswith("mask - Cannot read '3-999x'")
+
+
+@pytest.mark.parametrize("make", [layer_mask, head_mask])
+def test_the_text_may_come_from_another_node(server, make):
+    graph = previewed(make(["text", 0])) | {"text": graphs.node("PrimitiveString", value="3-5")}
+    assert "mask" in server.run(graph).ran
+    graph["text"]["inputs"]["value"] = "3-999x"
+    with pytest.raises(PromptFailed, match="Cannot read '3-999x'"):
+        server.run(graph)
 
 
 def test_only_masks_go_into_an_input_for_masks(server):

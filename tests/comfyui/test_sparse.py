@@ -158,6 +158,12 @@ def test_what_cannot_be_meant_is_named(server, changes, message):
         server.run(graphs.sparsely(**changes))
 
 
+def test_the_dense_layers_may_come_from_another_node(server):
+    text = {"text": graphs.node("PrimitiveString", value="all")}
+    linked = server.run(graphs.sparsely(dense_layers=["text", 0]) | text).latents["save"]
+    assert torch.equal(linked, server.run(graphs.sparsely(dense_layers="all")).latents["save"])
+
+
 def test_a_profile_for_another_method_is_refused_before_sampling(server):
     graph = graphs.sparsely(method="window", profile=["profile", 0]) | {"profile": graphs.sparsity_profile()}
     with pytest.raises(PromptFailed, match="measured for the method 'exact top-k', not 'window'"):

@@ -159,6 +159,12 @@ def test_several_nodes_act_in_the_order_of_the_graph(server):
     torch.testing.assert_close(result.latents["save again"], result.latents["save target"], rtol=0, atol=1e-4)
 
 
+def test_the_steps_may_come_from_another_node(server, transferred):
+    graph = graphs.transfer() | {"text": graphs.node("PrimitiveString", value="all")}
+    graph["transfer"]["inputs"]["steps"] = ["text", 0]
+    assert torch.equal(server.run(graph).latents["save target"], transferred.latents["save target"])
+
+
 def test_a_layer_mask_takes_the_layers_it_names(server, stock, transferred):
     def with_mask(text: str):
         graph = graphs.transfer()

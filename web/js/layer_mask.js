@@ -3,6 +3,7 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { after } from "./after.js";
+import { addElement } from "./element_widget.js";
 import { headForm } from "./head_cells.js";
 import { layerForm } from "./layer_cells.js";
 import { shapeFor } from "./layer_count.js";
@@ -16,7 +17,6 @@ const TEXTS = {
   VDiT_SparseReport: ["dense_layers", layerForm],
 };
 const refreshers = new Map();
-let made = 0;
 
 app.registerExtension({
   name: "vdit.LayerMask",
@@ -46,16 +46,7 @@ function addCells(node, name, form) {
     text.callback?.(written, app.canvas, node);
     rememberSoon();
   });
-  // Vue nodes keep a widget's element as long as node, name and type are the same. But an undo makes the node anew, with
-  // an element that would then never be shown: so no two types are the same.
-  const widget = node.addDOMWidget("cells", `vdit_layer_cells_${made++}`, cells.element, {
-    serialize: false,
-    margin: 6,
-    getMinHeight: () => cells.height + 2 * widget.margin,
-    getMinWidth: () => cells.width,
-  });
-  // Not in the workflow either: a widget's options only keep it out of the prompt.
-  widget.serialize = false;
+  addElement(node, "cells", cells.element, () => cells.height);
 
   const refresh = () => {
     const { kinds, assumed, ...counted } = shapeFor(node);

@@ -3,11 +3,11 @@
 import { app } from "/scripts/app.js";
 import { api } from "/scripts/api.js";
 import { after } from "./after.js";
+import { addElement } from "./element_widget.js";
 import { SinkPanel } from "./sink_panel.js";
 
 const SIZE = [680, 840];
 const refreshers = new Map();
-let made = 0;
 
 app.registerExtension({
   name: "vdit.SinkInspector",
@@ -29,13 +29,7 @@ function refreshAll() {
 
 function addPanel(node) {
   const panel = new SinkPanel();
-  // As in layer_mask.js: no two types are the same, or the element of a node made anew would not be shown.
-  const widget = node.addDOMWidget("panel", `vdit_sink_panel_${made++}`, panel.element, {
-    serialize: false,
-    margin: 6,
-    getMinHeight: () => panel.height + 2 * widget.margin,
-  });
-  widget.serialize = false;
+  addElement(node, "panel", panel.element, () => panel.height);
 
   const refresh = () => {
     const told = resultOf(node);
