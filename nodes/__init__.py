@@ -21,6 +21,7 @@ from .head_roles import HeadRoles
 from .layer_mask import LayerMaskNode
 from .layer_sweep import LayerSweep
 from .record import FinishRecording, RecordAttention
+from .refusals import say_refusals
 from .side_by_side import SideBySide
 from .sinks import SinkControlNode, SinkInspector
 from .sparse import SparseAttentionNode
@@ -62,7 +63,7 @@ class VDiTExtension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return NODES
+        return [say_refusals(node) for node in NODES]
 
 
 async def comfy_entrypoint() -> VDiTExtension:

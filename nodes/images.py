@@ -22,4 +22,4 @@ def need_matplotlib() -> None:
 
 def as_image(*pictures: Image.Image) -> Tensor:
     """Pictures of one size as an IMAGE: float32 in [0, 1], (pictures, height, width, 3)."""
-    return torch.stack([torch.from_numpy(np.asarray(picture.convert("RGB"))).float() / 255 for picture in pictures])
+    return torch.stack([torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255 for picture in pictures])

@@ -122,7 +122,7 @@ def attach_and_tell(
         tell_outcome(telling, outcome, did)
 
     def missed(why: str) -> None:
-        telling.show(failed(why), by=_executing_node())
+        telling.show(failed(why), by=executing_node())
 
     return attach(model, interceptor, ended, missed, check=check)
 
@@ -153,7 +153,8 @@ def _running_prompt() -> str | None:
     return None if context is None else context.prompt_id
 
 
-def _executing_node() -> str | None:
+def executing_node() -> str | None:
+    """The node that runs now."""
     context = get_executing_context()
     return None if context is None else context.node_id
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..vdit_core.reporting.labelled import Direction, beside
 from . import categories
 
-LABELS = "source\nwith the source's attention\nprompt alone"
+LABELS = "source\nwith the source's attention"
 
 
 class SideBySide(io.ComfyNode):
@@ -51,7 +51,8 @@ class SideBySide(io.ComfyNode):
         lines = [line.strip() for line in labels.strip().splitlines()]
         if len(lines) > len(given):
             raise ValueError(
-                f"There are {len(lines)} labels for {len(given)} videos. Write a line for each video that is connected."
+                f"There are {len(lines)} labels for {len(given)} videos. Write a line for each video that is "
+                "connected, or connect the others."
             )
         lines += [""] * (len(given) - len(lines))
         clips = [(line, video[..., :3].movedim(-1, 0)) for line, video in zip(lines, given, strict=True)]

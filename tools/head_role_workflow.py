@@ -68,8 +68,8 @@ def demo(number: int) -> Workflow:
     flow.column(model, flow.note("Read me", READ))
     flow.column(source, target, negative, size, seed)
     flow.column(record, first, finish)
-    flow.column(roles, table, width=560)
-    table.size[1] = 1040  # as Markdown, a row for each of 18 heads
+    flow.column(roles, table, width=640)
+    table.size[1] = 1340  # as Markdown, a row for each of 18 heads
     flow.column(shown, some, every, width=520)
     flow.column(*others)
     flow.column(*decoded)

@@ -19,6 +19,7 @@ LOOK = (
     "much like the source, lower Live Transfer's **strength**, or connect a Layer Mask and choose fewer layers. "
     "Bypass Live Transfer (Ctrl+B), and only the source is made."
 )
+START = "**First choose a picture** in Load Image."
 PICTURE = "The picture of this workflow in the template list shows the demo model."
 LABELS = "source\nwith the source's attention"
 
@@ -126,7 +127,7 @@ def i2v_14b(file: Path, name: str) -> Official:
         "ComfyUI's Wan2.1 image-to-video template, with Live Transfer",
         ("wan2.1_i2v_480p_14B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors",
          "clip_vision_h.safetensors"),
-        f"{LOOK}\n\nBoth videos begin with the same picture. Keep both *WanImageToVideo* alike.",
+        f"{START}\n\n{LOOK}\n\nBoth videos begin with the same picture. Keep both *WanImageToVideo* alike.",
         (-500, 0),
     )  # fmt: skip
     return flow
@@ -215,7 +216,13 @@ def i2v_experts(file: Path, name: str) -> Official:
     flow.link(*leftover, second, "latent_image")
     flow.shift(3300, 660, 700)
     _both(flow, (left + 400, 740))
-    _note(flow, "ComfyUI's Wan2.2 template, with Live Transfer", _switch("i2v"), LOOK + INSIDE, (-560, -420))
+    _note(
+        flow,
+        "ComfyUI's Wan2.2 template, with Live Transfer",
+        _switch("i2v"),
+        f"{START}\n\n{LOOK}{INSIDE}",
+        (-560, -420),
+    )
     return flow
 
 
@@ -247,7 +254,7 @@ def sparse_i2v(file: Path, name: str) -> Official:
     samplers = _experts(flow, 700)
     for sampler, part, top in zip(samplers, ("high", "low"), (-80, 480), strict=True):
         _sparse(flow, sampler, f"Sparse Attention, {part} noise", (samplers[0]["pos"][0] - 400, top))
-    text = f"{SPARE}\n\nEach expert has a node of its own, inside the subgraph, and a profile of its own."
+    text = f"{START}\n\n{SPARE}\n\nEach expert has a node of its own, inside the subgraph, and a profile of its own."
     _note(flow, "ComfyUI's Wan2.2 template, faster", _switch("i2v"), text, (-560, -420))
     return flow
 

@@ -58,6 +58,7 @@ def vace(number: int) -> Workflow:
         "VACE: the reference, the control and the attention",
         ["wan2.1_vace_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"],
         "Sampler and shift are those of ComfyUI's own VACE template, without its CausVid LoRA: 20 steps at cfg 6."
+        "\n\n**First choose a picture** in Load Image, or leave it out."
         "\n\nThe mask's **main all** leaves VACE's own blocks alone; **all** takes them too, and **vace all** only "
         "these.\n\nConnect a control video to both *WanVaceToVideo* alike, if you have one.",
     )

@@ -65,7 +65,8 @@ def mismatches(source: Made, target: Made) -> list[str]:
     if videos := other_noise(one, other):
         who = "the target" if len(other.noise) == 1 or len(videos) == len(other.noise) else _videos(videos)
         seeds = f" (source: seed {one.seed}, target: seed {other.seed})" if _differ(one.seed, other.seed) else ""
-        found.append(f"{who} started from other noise than the source{seeds}")
+        remedy = ": use one seed for both" if seeds else ""
+        found.append(f"{who} started from other noise than the source{seeds}{remedy}")
     if _differ(one.sampler, other.sampler):
         found.append(f"another sampler (source: {one.sampler}, target: {other.sampler})")
     return found

@@ -122,7 +122,10 @@ def test_what_no_host_knew_is_told_in_tokens():
         (SETTINGS, []),
         (
             replace(SETTINGS, seed=8, noise=fingerprint(noise(8))),
-            ["the target started from other noise than the source (source: seed 7, target: seed 8)"],
+            [
+                "the target started from other noise than the source (source: seed 7, target: seed 8): "
+                "use one seed for both"
+            ],
         ),
         (replace(SETTINGS, noise=fingerprint(noise(8))), ["the target started from other noise than the source"]),
         (

@@ -73,7 +73,7 @@ def as_text(found: Roles) -> str:
 
 
 def _mask(name: str, found: Roles) -> str:
-    return f"`{preset_mask(name, found)}`" if heads_of(name, found) else "no head has this role"
+    return str(preset_mask(name, found)) if heads_of(name, found) else "no head has this role"
 
 
 def _signed(value: float) -> str:

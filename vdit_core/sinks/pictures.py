@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..reporting.figures import INK, MAX_LABELS, figure, render
+from .describe import called
 from .detect import Findings, Sink
 from .record import SinkRecord
 
@@ -41,7 +42,7 @@ def heads_picture(findings: Findings) -> Image.Image:
     axes.set_yticks(range(len(layers)), [str(layer) for layer in layers])
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
-    axes.set_title("The strongest key of each head (framed: sinks)", loc="left")
+    axes.set_title(f"The strongest key of each head (framed: {called(findings)})", loc="left")
     return render(drawn)
 
 

@@ -82,7 +82,8 @@ class LiveTransfer(MapTransfer):
     def _check(self, run: Run, places: ResolvedTransfer, planned: set[Place]) -> None:
         if run.samples < 2:
             raise TransferError(
-                "Live transfer needs a batch of the source and at least one target; it holds one sample."
+                "Live transfer needs a batch of the source and at least one target; it holds one sample. In ComfyUI "
+                "connect Live Transfer's own latent to the sampler."
             )
         if not run.one_noise:
             raise TransferError(f"The targets start from other noise than the source. {run.noise_remedy or _ONE_NOISE}")

@@ -155,7 +155,7 @@ def test_table_and_report_name_every_head(roles):
     text, found = as_text(roles), as_json(roles)
     assert re.search(r"^\| 0@0 +\| motion +\|", text, re.M)
     assert "1.00 (+0.00, +1.00)" in text
-    assert "camera only (the heads that move most with the video, at most half of a layer's): `0@0, 2@0`" in text
+    assert "camera only (the heads that move most with the video, at most half of a layer's): 0@0, 2@0" in text
     assert [(head["layer"], head["head"], head["role"]) for head in found["heads"]][3] == (1, 1, FIRST)
     assert found["presets"]["layout only"] == "1@0"
     assert found["uniform"]["first"] == pytest.approx(0.25)
