@@ -14,7 +14,7 @@ from .outcomes import executing_node, show
 
 def say_refusals(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The same node, which tells the page why it raises."""
-    execute = node.execute.__func__  # type: ignore[attr-defined]
+    execute = node.execute.__func__
 
     @wraps(execute)
     def told(cls: type[io.ComfyNode], *args: Any, **inputs: Any) -> Any:
@@ -26,5 +26,5 @@ def say_refusals(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             show(executing_node(), failed(str(error)))
             raise
 
-    node.execute = classmethod(told)  # type: ignore[assignment, method-assign]
+    node.execute = classmethod(told)
     return node
