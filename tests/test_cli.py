@@ -28,7 +28,9 @@ def test_demo_writes_videos_pictures_report_and_page(tmp_path, capsys):
         "red.png",
         "report.json",
     ]
-    assert frames(out / "red.mp4") == (FRAMES, 3 * 384 + 16, 384 + 34)
+    count, width, height = frames(out / "red.mp4")
+    assert (count, width) == (FRAMES, 3 * 384 + 16)
+    assert height >= 384 + 34  # a label may take several lines
     report = json.loads((out / "report.json").read_text())
     assert report["replaced_calls"] == report["expected_calls"] == 2 * 9 * 2 * 2
     assert report["seconds"] > 0

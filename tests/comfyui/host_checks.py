@@ -75,7 +75,7 @@ def check_everything_is_freed_after_success_error_and_interrupt():
             del model, chain, interceptor, recorder, error, caught
             ends.clear()
             assert [ref() for ref in refs] == [None] * len(refs), refs
-            assert not MODEL.wrappers.get(WrappersMP.OUTER_SAMPLE)
+            assert set(MODEL.wrappers.get(WrappersMP.OUTER_SAMPLE, ())) == {"vdit_demo_preview"}  # it came with that
         assert torch.equal(sample(MODEL), stock)
     finally:
         gc.enable()
