@@ -34,6 +34,14 @@ REST = """{
 #: Nothing moves by itself: each frame of a badge that pulses is drawn without a graphics card.
 STILL = "*, *::before, *::after { animation: none !important; transition: none !important; }"
 
+#: The page follows its address into any open workflow: only the one in view may be open.
+CLOSE_OTHERS = """async () => {
+    const { workflow } = app.extensionManager;
+    for (const other of [...workflow.openWorkflows]) {
+        if (other !== workflow.activeWorkflow) await workflow.closeWorkflow(other);
+    }
+}"""
+
 HELPERS = """
 window.vdit = {
   // The graph on view first, then all others.
@@ -80,6 +88,7 @@ class ComfyPage:
             {"id": str(uuid.uuid4()), "version": 0.4, "nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0}
         )
         self.js("app.canvas.ds.reset(); app.canvas.ds.offset = [150, 250];")
+        self.js(CLOSE_OTHERS)
         self.draw()
 
     def rest(self) -> None:

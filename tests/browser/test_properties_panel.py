@@ -151,7 +151,6 @@ def test_a_subgraph_has_no_row_for_the_cells_in_it(comfy, open_panel):
     comfy.wait_for_value(inside, "4")
 
 
-@pytest.mark.xfail(strict=False, reason="passes on a fresh page, fails after the tests of test_off.py on the same one")
 def test_cells_are_there_when_a_workflow_is_loaded_from_within_a_subgraph(comfy):
     mask = comfy.add("VDiT_LayerMask", mask="none", layers=30)
     workflow = comfy.workflow()
