@@ -57,13 +57,15 @@ NODES = [
     SinkInspector,
     SinkControlNode,
 ]
+for _node in NODES:
+    say_refusals(_node)
 
 
 class VDiTExtension(ComfyExtension):
     """What ComfyUI asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [say_refusals(node) for node in NODES]
+        return NODES
 
 
 async def comfy_entrypoint() -> VDiTExtension:

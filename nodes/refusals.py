@@ -12,8 +12,8 @@ from ..vdit_core.outcome import failed
 from .outcomes import executing_node, show
 
 
-def say_refusals(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
-    """The same node, which tells the page why it raises."""
+def say_refusals(node: type[io.ComfyNode]) -> None:
+    """Let a node tell the page why it raises."""
     execute = node.execute.__func__
 
     @wraps(execute)
@@ -27,4 +27,3 @@ def say_refusals(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
             raise
 
     node.execute = classmethod(told)
-    return node

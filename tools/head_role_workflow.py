@@ -7,6 +7,8 @@ from typing import Any
 from workflow_graph import Node, Workflow
 from workflow_parts import SOURCE, framed
 
+from vdit_core.tiny_wan.captions import Caption
+
 READ = (
     "## Keep the camera, free the object\n\nA transfer of all heads keeps everything: of a dog in the car's place a "
     "smear is left. **Head Roles** finds the heads whose attention moves with the camera, and a transfer of these "
@@ -29,7 +31,7 @@ def demo(number: int) -> Workflow:
         flow.add("CLIPTextEncode", title, look, clip=model.out(1), text=text)
         for title, look, text in (
             ("Source prompt", "prompt", SOURCE),
-            ("Target prompt", "prompt", "A dog is running on the grass"),
+            ("Target prompt", "prompt", str(Caption("dog", place="grass"))),
             ("Negative prompt (empty)", "negative", ""),
         )
     )

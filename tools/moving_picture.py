@@ -10,10 +10,10 @@ from vdit_core import Recorder, Transfer, attach
 from vdit_core.demo.model import DemoModel
 from vdit_core.reporting.labelled import side_by_side
 from vdit_core.reporting.video import FPS
+from vdit_core.tiny_wan.captions import Caption
 
 FILE = Path(__file__).parents[1] / "docs" / "images" / "transfer.webp"
-SOURCE = "A car is driving on the highway"
-TARGET = f"{SOURCE} in the winter"
+SOURCE, TARGET = str(Caption("car")), str(Caption("car", season="winter"))
 
 
 def main() -> None:

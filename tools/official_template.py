@@ -41,7 +41,7 @@ class Official:
     """A template under change: its graph, or that of its one subgraph."""
 
     def __init__(self, file: Path, name: str) -> None:
-        self.name, self.template = name, file.stem
+        self.name = name
         self.workflow = json.loads(file.read_text(encoding="utf-8"))
         subgraphs = self.workflow.get("definitions", {}).get("subgraphs", [])
         self.subgraph = subgraphs[0] if subgraphs else None
@@ -67,6 +67,15 @@ class Official:
                 group["bounding"][0] += by
         if self.subgraph and self.subgraph["outputNode"]["bounding"][0] >= left:
             self.subgraph["outputNode"]["bounding"][0] += by
+
+    def lower(self, left: float, right: float, top: float, by: float, but: dict[str, Any] | None = None) -> None:
+        """Make room in a column: what begins below a height moves down, groups too; a group that holds it grows."""
+        for node in self.graph["nodes"]:
+            if left <= node["pos"][0] < right and node["pos"][1] >= top and node is not but:
+                node["pos"][1] += by
+        for group in self.graph["groups"]:
+            if left <= group["bounding"][0] < right:
+                group["bounding"][1 if group["bounding"][1] >= top else 3] += by
 
     def add(
         self, kind: str, title: str | None, place: Place, size: Place, look: str | None = None, **values: Any

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from official_template import Official
+from official_template import Official, Place
 from workflow_graph import files_of
-from workflow_parts import SOURCE, TARGET
+from workflow_parts import LABELS, PICTURE, SOURCE, TARGET
 
-SNOW = "A car is driving on the highway, snow begins to fall"
+SNOW = f"{SOURCE}, snow begins to fall"
+WAN21 = ("wan2.1_t2v_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
+#: px of room that another prompt takes.
+PROMPT = 240
 GGUF = (
     "**GGUF**: put *Unet Loader (GGUF)* of ComfyUI-GGUF where Load Diffusion Model is. The pack's nodes take its "
     "model like any other."
@@ -20,11 +23,9 @@ LOOK = (
     "Bypass Live Transfer (Ctrl+B), and only the source is made."
 )
 START = "**First choose a picture** in Load Image."
-PICTURE = "The picture of this workflow in the template list shows the demo model."
-LABELS = "source\nwith the source's attention"
 
 
-def _note(flow: Official, title: str, files: tuple[str, ...], text: str, place: tuple[float, float]) -> None:
+def _note(flow: Official, title: str, files: tuple[str, ...], text: str, place: Place) -> None:
     body = f"## {title}\n\n{files_of(*files)}\n\n{text}\n\n{GGUF}\n\n{PICTURE}"
     flow.note("Read me", body, place, (460, 760))
 
@@ -48,7 +49,7 @@ def _apart(flow: Official) -> None:
 
 
 def _live(flow: Official, sampler: dict[str, Any], source: Any, target: Any, latent: Any, title: str | None,
-          place: tuple[float, float]) -> None:  # fmt: skip
+          place: Place) -> None:  # fmt: skip
     """Live Transfer before a sampler."""
     live = flow.add("VDiT_LiveTransfer", title, place, (340, 310))
     flow.link(*flow.origin(sampler, "model"), live, "model")
@@ -59,7 +60,7 @@ def _live(flow: Official, sampler: dict[str, Any], source: Any, target: Any, lat
     flow.link(live, 2, sampler, "latent_image")
 
 
-def _both(flow: Official, place: tuple[float, float]) -> None:
+def _both(flow: Official, place: Place) -> None:
     """Two decoded videos in the place of one."""
     decode, video = flow.find("VAEDecode"), flow.find("CreateVideo")
     latent, (left, top) = flow.origin(decode, "samples"), place
@@ -70,30 +71,37 @@ def _both(flow: Official, place: tuple[float, float]) -> None:
         picked = flow.add("LatentFromBatch", f"{n}: {name}", (left, top + 170 * n), (240, 110), batch_index=n, length=1)
         flow.link(*latent, picked, "samples")
         flow.link(picked, 0, one, "samples")
-    shown = flow.add("VDiT_SideBySide", None, (left + 540, top), (300, 260), labels=LABELS)
+    shown = flow.add("VDiT_SideBySide", None, (left + 540, top), (300, 260), labels="\n".join(LABELS))
     flow.link(decode, 0, shown, "first")
     flow.link(other, 0, shown, "second")
     flow.link(shown, 0, video, "images")
+
+
+def _one_sampler(flow: Official, source: Any, target: Any, latent: Any, live: Place, both: Place) -> None:
+    """Live Transfer before the template's sampler, and both videos behind it. live, both: where they are put."""
+    flow.find("ModelSamplingSD3")["pos"] = [live[0], live[1] - 110]
+    _live(flow, flow.find("KSampler"), source, target, latent, None, live)
+    _both(flow, both)
+    _apart(flow)
+
+
+def _from_prompts(flow: Official, target: dict[str, Any], live: Place, both: Place) -> None:
+    """`_one_sampler` with what the template's sampler has now, and the target's prompt."""
+    sampler = flow.find("KSampler")
+    source, latent = flow.origin(sampler, "positive"), flow.origin(sampler, "latent_image")
+    _one_sampler(flow, source, (target, 0), latent, live, both)
 
 
 def t2v_1_3b(file: Path, name: str) -> Official:
     """Wan2.1 text to video, 1.3B."""
     flow = Official(file, name)
     target = _prompts(flow, TARGET)
+    flow.lower(300, 770, 250, PROMPT, but=target)
     flow.shift(770, 400)
     flow.shift(1500, 880)
-    negative = next(n for n in flow.graph["nodes"] if "Negative" in str(n.get("title")))
-    negative["pos"][1] = target["pos"][1] + target["size"][1] + 60
-    flow.graph["groups"][0]["bounding"][3] += 220
-    sampler = flow.find("KSampler")
-    flow.find("ModelSamplingSD3")["pos"] = [780, 40]
-    _live(flow, sampler, flow.origin(sampler, "positive"), (target, 0), flow.origin(sampler, "latent_image"), None,
-          (780, 160))  # fmt: skip
-    _both(flow, (1520, 40))
-    _apart(flow)
-    files = ("wan2.1_t2v_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
-    _note(flow, "ComfyUI's Wan2.1 template, with Live Transfer", files, f"{LOOK}\n\nNothing is stored. The batch holds "
-          "two videos and needs the memory of two.", (-640, -30))  # fmt: skip
+    _from_prompts(flow, target, (780, 150), (1520, 40))
+    text = f"{LOOK}\n\nNothing is stored. The batch holds two videos and needs the memory of two."
+    _note(flow, "ComfyUI's Wan2.1 template, with Live Transfer", WAN21, text, (-640, -30))
     return flow
 
 
@@ -101,35 +109,15 @@ def i2v_14b(file: Path, name: str) -> Official:
     """Wan2.1 image to video, 14B."""
     flow = Official(file, name)
     target = _prompts(flow, SNOW)
-    for node in flow.graph["nodes"]:
-        if 400 <= node["pos"][0] < 860 and node["pos"][1] >= 280 and node is not target:
-            node["pos"][1] += 240
-    flow.graph["groups"][2]["bounding"][3] += 240
-    flow.graph["groups"][3]["bounding"][1] += 240
+    flow.lower(400, 860, 280, PROMPT, but=target)
+    flow.lower(0, 400, 450, 50)
     flow.shift(860, 800)
     flow.shift(1900, 880)
-    first = flow.find("WanImageToVideo")
-    first["title"] = "Source"
-    second = flow.twin(first, "Target: the same size", (900, first["pos"][1]))
-    flow.link(target, 0, second, "positive")
-    sampler = flow.find("KSampler")
-    flow.find("ModelSamplingSD3")["pos"] = [1260, 30]
-    _live(flow, sampler, (first, 0), (second, 0), (first, 2), None, (1260, 140))
-    _both(flow, (2020, 40))
-    _apart(flow)
-    for node in flow.graph["nodes"]:
-        if node["pos"][0] < 400 and node["pos"][1] >= 450:
-            node["pos"][1] += 50
-    flow.graph["groups"][0]["bounding"][3] += 50
-    flow.graph["groups"][1]["bounding"][1] += 50
-    _note(
-        flow,
-        "ComfyUI's Wan2.1 image-to-video template, with Live Transfer",
-        ("wan2.1_i2v_480p_14B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors",
-         "clip_vision_h.safetensors"),
-        f"{START}\n\n{LOOK}\n\nBoth videos begin with the same picture. Keep both *WanImageToVideo* alike.",
-        (-500, 0),
-    )  # fmt: skip
+    first, second = _beginnings(flow, target, (900, flow.find("WanImageToVideo")["pos"][1]))
+    _one_sampler(flow, (first, 0), (second, 0), (first, 2), (1260, 140), (2020, 40))
+    files = ("wan2.1_i2v_480p_14B_fp16.safetensors", *WAN21[1:], "clip_vision_h.safetensors")
+    text = f"{START}\n\n{LOOK}\n\nBoth videos begin with the same picture. Keep both *WanImageToVideo* alike."
+    _note(flow, "ComfyUI's Wan2.1 image-to-video template, with Live Transfer", files, text, (-500, 0))
     return flow
 
 
@@ -137,33 +125,48 @@ def ti2v_5b(file: Path, name: str) -> Official:
     """Wan2.2, 5B."""
     flow = Official(file, name)
     target = _prompts(flow, TARGET)
-    for node in flow.graph["nodes"]:
-        if 370 <= node["pos"][0] < 850 and node["pos"][1] >= 260 and node is not target:
-            node["pos"][1] += 220
-    flow.graph["groups"][1]["bounding"][3] += 220
-    flow.graph["groups"][3]["bounding"][1] += 220
+    flow.lower(370, 850, 260, PROMPT, but=target)
     flow.shift(850, 400)
     flow.shift(1580, 880)
-    sampler = flow.find("KSampler")
-    flow.find("ModelSamplingSD3")["pos"] = [860, 20]
-    _live(flow, sampler, flow.origin(sampler, "positive"), (target, 0), flow.origin(sampler, "latent_image"), None,
-          (860, 130))  # fmt: skip
-    _both(flow, (1600, 40))
-    _apart(flow)
-    files = ("wan2.2_ti2v_5B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan2.2_vae.safetensors")
-    _note(flow, "ComfyUI's Wan2.2 5B template, with Live Transfer", files, f"{LOOK}\n\nFor image to video enable the "
-          "template's Load Image (Ctrl+B): both videos then begin with that picture.", (-560, -20))  # fmt: skip
+    _from_prompts(flow, target, (860, 130), (1600, 40))
+    files = ("wan2.2_ti2v_5B_fp16.safetensors", WAN21[1], "wan2.2_vae.safetensors")
+    text = (
+        f"{LOOK}\n\nFor image to video enable the template's Load Image (Ctrl+B): both videos then begin with that "
+        "picture."
+    )
+    _note(flow, "ComfyUI's Wan2.2 5B template, with Live Transfer", files, text, (-560, -20))
     return flow
 
 
-def _experts(flow: Official, room: float) -> list[dict[str, Any]]:
+def _beginnings(flow: Official, target: dict[str, Any], place: Place) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The template's first frame for the source, and the same for the target's prompt."""
+    first = flow.find("WanImageToVideo")
+    first["title"] = "Source"
+    second = flow.twin(first, "Target: the same size", place)
+    flow.link(target, 0, second, "positive")
+    return first, second
+
+
+def _experts(flow: Official) -> list[dict[str, Any]]:
     """The samplers of the two experts, the first one first, with room before them and the shifts below each other."""
     shifts = [flow.find("ModelSamplingSD3", n) for n in (0, 1)]
     left = shifts[0]["pos"][0]
-    flow.shift(left - 10, room)
+    flow.shift(left - 10, 700)
     for node, top in zip(shifts, (-80, 320), strict=True):
         node["pos"] = [left, top]
     return [flow.find("KSamplerAdvanced", n) for n in (0, 1)]
+
+
+def _two_samplers(flow: Official, source: Any, target: Any, latent: Any, behind: Place, room: float) -> None:
+    """A Live Transfer before each expert's sampler, and both videos behind. behind: from where on what follows makes
+    room for these, and how far down they are."""
+    first, second = _experts(flow)
+    left, leftover = first["pos"][0] - 400, flow.origin(second, "latent_image")
+    _live(flow, first, source, target, latent, "Live Transfer, high noise", (left, -80))
+    _live(flow, second, source, target, latent, "Live Transfer, low noise", (left, 320))
+    flow.link(*leftover, second, "latent_image")
+    flow.shift(behind[0], room, 700)
+    _both(flow, (left + 400, behind[1]))
 
 
 def _switch(kind: str) -> tuple[str, ...]:
@@ -171,8 +174,7 @@ def _switch(kind: str) -> tuple[str, ...]:
     return (
         *(f"wan2.2_{kind}_{part}_noise_14B_fp8_scaled.safetensors" for part in ("high", "low")),
         *(f"wan2.2_{kind}_lightx2v_4steps_lora_{version}_{part}_noise.safetensors" for part in ("high", "low")),
-        "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
-        "wan_2.1_vae.safetensors",
+        *WAN21[1:],
     )
 
 
@@ -188,14 +190,9 @@ def t2v_14b(file: Path, name: str) -> Official:
     flow = Official(file, name)
     target = _prompts(flow, TARGET)
     flow.ask("text", "target", "target prompt", target, "text")
-    first, second = _experts(flow, 700)
-    source, empty = flow.origin(first, "positive"), flow.origin(first, "latent_image")
-    left, leftover = first["pos"][0] - 400, flow.origin(second, "latent_image")
-    _live(flow, first, source, (target, 0), empty, "Live Transfer, high noise", (left, -80))
-    _live(flow, second, source, (target, 0), empty, "Live Transfer, low noise", (left, 320))
-    flow.link(*leftover, second, "latent_image")
-    flow.shift(3500, 720, 700)
-    _both(flow, (left + 400, 700))
+    sampler = flow.find("KSamplerAdvanced")
+    source, empty = flow.origin(sampler, "positive"), flow.origin(sampler, "latent_image")
+    _two_samplers(flow, source, (target, 0), empty, (3500, 700), 720)
     _note(flow, "ComfyUI's Wan2.2 template, with Live Transfer", _switch("t2v"), LOOK + INSIDE, (-750, -270))
     return flow
 
@@ -205,24 +202,10 @@ def i2v_experts(file: Path, name: str) -> Official:
     flow = Official(file, name)
     target = _prompts(flow, SNOW)
     flow.ask("text", "target", "target prompt", target, "text")
-    image = flow.find("WanImageToVideo")
-    image["title"] = "Source"
-    other = flow.twin(image, "Target: the same size", (image["pos"][0], 1160))
-    flow.link(target, 0, other, "positive")
-    first, second = _experts(flow, 700)
-    left, leftover = first["pos"][0] - 400, flow.origin(second, "latent_image")
-    _live(flow, first, (image, 0), (other, 0), (image, 2), "Live Transfer, high noise", (left, -80))
-    _live(flow, second, (image, 0), (other, 0), (image, 2), "Live Transfer, low noise", (left, 320))
-    flow.link(*leftover, second, "latent_image")
-    flow.shift(3300, 660, 700)
-    _both(flow, (left + 400, 740))
-    _note(
-        flow,
-        "ComfyUI's Wan2.2 template, with Live Transfer",
-        _switch("i2v"),
-        f"{START}\n\n{LOOK}{INSIDE}",
-        (-560, -420),
-    )
+    first, second = _beginnings(flow, target, (flow.find("WanImageToVideo")["pos"][0], 1160))
+    _two_samplers(flow, (first, 0), (second, 0), (first, 2), (3300, 740), 660)
+    text = f"{START}\n\n{LOOK}{INSIDE}"
+    _note(flow, "ComfyUI's Wan2.2 template, with Live Transfer", _switch("i2v"), text, (-560, -420))
     return flow
 
 
@@ -242,8 +225,7 @@ def sparse_t2v(file: Path, name: str) -> Official:
     flow.find("ModelSamplingSD3")["pos"] = [780, 40]
     _sparse(flow, flow.find("KSampler"), None, (780, 160))
     _apart(flow)
-    files = ("wan2.1_t2v_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors")
-    _note(flow, "ComfyUI's Wan2.1 template, faster", files, SPARE, (-640, -30))
+    _note(flow, "ComfyUI's Wan2.1 template, faster", WAN21, SPARE, (-640, -30))
     return flow
 
 
@@ -251,7 +233,7 @@ def sparse_i2v(file: Path, name: str) -> Official:
     """Wan2.2 image to video, with Sparse Attention in both experts."""
     flow = Official(file, name)
     _named(flow)
-    samplers = _experts(flow, 700)
+    samplers = _experts(flow)
     for sampler, part, top in zip(samplers, ("high", "low"), (-80, 480), strict=True):
         _sparse(flow, sampler, f"Sparse Attention, {part} noise", (samplers[0]["pos"][0] - 400, top))
     text = f"{START}\n\n{SPARE}\n\nEach expert has a node of its own, inside the subgraph, and a profile of its own."
@@ -268,7 +250,7 @@ def _named(flow: Official) -> None:
             node["widgets_values"][0] = SOURCE
 
 
-def _sparse(flow: Official, sampler: dict[str, Any], title: str | None, place: tuple[float, float]) -> None:
+def _sparse(flow: Official, sampler: dict[str, Any], title: str | None, place: Place) -> None:
     node = flow.add("VDiT_SparseAttention", title, place, (340, 500))
     flow.link(*flow.origin(sampler, "model"), node, "model")
     flow.link(node, 0, sampler, "model")

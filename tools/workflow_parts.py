@@ -8,9 +8,12 @@ from typing import Any
 
 from workflow_graph import Node, Workflow, files_of
 
+from vdit_core.tiny_wan.captions import Caption
+
 FOLDER = Path(__file__).parents[1] / "example_workflows"
+PICTURE = "The picture of this workflow in the template list shows the demo model."
 LABELS = ("source", "with the source's attention")
-SOURCE, TARGET = "A car is driving on the highway", "A car is driving on the highway in the winter"
+SOURCE, TARGET = str(Caption("car")), str(Caption("car", season="winter"))
 
 
 def negative_text() -> str:
@@ -67,8 +70,7 @@ def begun(flow: Workflow, kind: str, source: Node, target: Node, **inputs: Any) 
 
 def read_me(flow: Workflow, title: str, files: list[str], text: str) -> Node:
     """The note that names a workflow's files."""
-    picture = "The picture of this workflow in the template list shows the demo model."
-    return flow.note("Read me", f"## {title}\n\n{files_of(*files)}\n\n{text}\n\n{picture}")
+    return flow.note("Read me", f"## {title}\n\n{files_of(*files)}\n\n{text}\n\n{PICTURE}")
 
 
 def recorded(
@@ -82,6 +84,15 @@ def recorded(
     transfer = flow.add("VDiT_TransferAttention", model=model, store=finish.out(0), branches="cond")
     others, other = sample("Target", transfer.out(), prompts_[1])
     return [record, *nodes, finish], [transfer, *others], [finish.out(1), other]
+
+
+def guided(
+    flow: Workflow, name: str, model: Any, positive: Any, negative: Any, cfg: float, **inputs: Any
+) -> tuple[list[Node], Any]:
+    """A guider and its sampler, and the latent; inputs: the sampler's others."""
+    guider = flow.add("CFGGuider", f"{name}: guidance", model=model, positive=positive, negative=negative, cfg=cfg)
+    sampler = flow.add("SamplerCustomAdvanced", f"{name}: sampler", guider=guider.out(), **inputs)
+    return [guider, sampler], sampler.out()
 
 
 def framed(flow: Workflow, *groups: tuple[str, int, int]) -> Workflow:

@@ -19,7 +19,17 @@ import head_role_workflow
 from official_template import folder
 from template_workflows import TEMPLATES
 from workflow_graph import NODES, Node, Workflow
-from workflow_parts import FOLDER, begun, framed, one_video_each, prompts, read_me, recorded, side_by_side
+from workflow_parts import (
+    FOLDER,
+    begun,
+    framed,
+    guided,
+    one_video_each,
+    prompts,
+    read_me,
+    recorded,
+    side_by_side,
+)
 
 
 def vace(number: int) -> Workflow:
@@ -87,19 +97,8 @@ def hunyuan(number: int) -> Workflow:
     sigmas = flow.add("BasicScheduler", model=shifted.out(), scheduler="simple", steps=20, denoise=1.0)
 
     def sample(name: str, patched: Any, prompt: Any) -> tuple[list[Node], Any]:
-        guider = flow.add(
-            "CFGGuider", f"{name}: guidance", model=patched, positive=prompt, negative=negative.out(), cfg=6.0
-        )
-        sampler = flow.add(
-            "SamplerCustomAdvanced",
-            f"{name}: sampler",
-            noise=noise.out(),
-            guider=guider.out(),
-            sampler=euler.out(),
-            sigmas=sigmas.out(),
-            latent_image=size.out(),
-        )
-        return [guider, sampler], sampler.out()
+        return guided(flow, name, patched, prompt, negative.out(), 6.0, noise=noise.out(), sampler=euler.out(),
+                      sigmas=sigmas.out(), latent_image=size.out())  # fmt: skip
 
     first, second, latents = recorded(flow, shifted.out(), "0-53/9", "0%-50%", sample, (source.out(), target.out()))
     decoded = [flow.add("VAEDecode", name, samples=latent, vae=vae.out())
@@ -151,19 +150,9 @@ def ltx_2(number: int) -> Workflow:
         paced = flow.add(
             "LTXVConditioning", f"{name}: frame rate", positive=prompt, negative=negative.out(), frame_rate=25.0
         )
-        guider = flow.add(
-            "CFGGuider", f"{name}: guidance", model=patched, positive=paced.out(0), negative=paced.out(1), cfg=4.0
-        )
-        sampler = flow.add(
-            "SamplerCustomAdvanced",
-            f"{name}: sampler",
-            noise=noise.out(),
-            guider=guider.out(),
-            sampler=euler.out(),
-            sigmas=sigmas.out(),
-            latent_image=both.out(),
-        )
-        return [paced, guider, sampler], sampler.out()
+        nodes, latent = guided(flow, name, patched, paced.out(0), paced.out(1), 4.0, noise=noise.out(),
+                               sampler=euler.out(), sigmas=sigmas.out(), latent_image=both.out())  # fmt: skip
+        return [paced, *nodes], latent
 
     first, second, latents = recorded(flow, model.out(), "0-47/3", "0%-50%", sample, (source.out(), target.out()))
     apart = [flow.add("LTXVSeparateAVLatent", f"{name} without audio", av_latent=latent)

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from vdit_core.tiny_wan.captions import Caption
+
 from .test_examples import EXAMPLES, number, open_example
 
-SOURCE, TARGET = "A car is driving on the highway", "A car is driving on the highway in the winter"
+SOURCE, TARGET = str(Caption("car")), str(Caption("car", season="winter"))
 #: Inputs of the loaders, by the class: what of the demo model stands for them. Nothing: they are left out.
 STAND_IN = {"UNETLoader": ["demo", 0], "CLIPLoader": ["demo", 1], "VAELoader": ["demo", 2], "CLIPVisionLoader": None,
             "CLIPVisionEncode": None, "LoadImage": ["picture", 0]}  # fmt: skip
 PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 128, "height": 128, "batch_size": 1, "color": 0x5080B0}}
 EXPERTS = ("14", "15")
+#: The templates' steps, and the one where the experts change, with the LoRA off: fewer.
+STEPS = {20: 6, 10: 3}
 
 
 def with_the_demo_model(prompt: dict[str, Any]) -> dict[str, Any]:
@@ -38,15 +42,12 @@ def with_the_demo_model(prompt: dict[str, Any]) -> dict[str, Any]:
         inputs |= {"length": 17} if "width" in inputs else {}
         made[id_] = {"class_type": node["class_type"], "inputs": inputs}
         if node["class_type"] == "Wan22ImageToVideoLatent":  # its latents have 48 channels: another VAE
-            made[id_] = {"class_type": "EmptyHunyuanLatentVideo",
-                         "inputs": {"width": 128, "height": 128, "length": 17, "batch_size": 1}}  # fmt: skip
-        if node["class_type"] == "CLIPTextEncode":
-            text = str(inputs["text"])
-            inputs["text"] = {SOURCE: SOURCE}.get(text, TARGET if text.startswith(SOURCE) else "")
-        if node["class_type"] == "PrimitiveInt" and "Step" in node["_meta"]["title"] and inputs["value"] == 20:
-            inputs["value"] = 6
-        if node["class_type"] == "PrimitiveInt" and inputs["value"] == 10:
-            inputs["value"] = 3
+            made[id_] = {"class_type": "EmptyHunyuanLatentVideo", "inputs": inputs}
+            del inputs["vae"]
+        if node["class_type"] == "CLIPTextEncode" and inputs["text"] != SOURCE:  # the target's words, or none of them
+            inputs["text"] = TARGET if inputs["text"].startswith(SOURCE) else ""
+        if node["class_type"] == "PrimitiveInt":
+            inputs["value"] = STEPS.get(inputs["value"], inputs["value"])
         if node["class_type"] == "KSampler":
             inputs["steps"] = 3
     return made

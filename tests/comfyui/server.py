@@ -27,7 +27,14 @@ STAND_INS = Path(__file__).parent / "stand_ins"
 
 
 class PromptFailed(RuntimeError):
-    """A prompt was refused or a node raised; the message is what the user would read."""
+    """A prompt was refused or a node raised; the message is what the user would read.
+
+    result: what the prompt did until then; None if it was refused.
+    """
+
+    def __init__(self, message: str, result: Result | None = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 @dataclass
@@ -57,9 +64,9 @@ class Result:
         if kind == "executing" and data.get("node"):
             self.ran.append(data["node"])
         if kind == "execution_error":
-            raise PromptFailed(f"{data['node_type']}: {data['exception_message']}")
+            raise PromptFailed(f"{data['node_type']}: {data['exception_message']}", self)
         if kind == "execution_interrupted":
-            raise PromptFailed("interrupted")
+            raise PromptFailed("interrupted", self)
         self.ended = self.ended or kind == "execution_success"
 
     def reports(self) -> dict[str, str]:

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +20,14 @@ TWO_VIDEOS = {"LatentFromBatch": 2, "VAEDecode": 1, "CLIPTextEncode": 1, "WanIma
 WORDS = ("CLIPTextEncode", "LoadImage")  # another prompt, a picture that every ComfyUI has
 
 
-@pytest.fixture(scope="module")
-def templates(comfyui: ComfyUI) -> Path:
+@pytest.fixture(params=TEMPLATES)
+def pair(comfyui: ComfyUI, request: pytest.FixtureRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A template, and the example made of it."""
     try:
-        return folder(comfyui.folder)
+        file = folder(comfyui.folder) / f"{TEMPLATES[request.param][1]}.json"
     except FileNotFoundError as error:
         pytest.skip(str(error))
+    return json.loads(file.read_text(encoding="utf-8")), example(request.param)
 
 
 def example(number: int) -> dict[str, Any]:
@@ -53,9 +54,8 @@ def links(workflow: dict[str, Any]) -> set[tuple[Any, ...]]:
     return found
 
 
-@pytest.mark.parametrize("number", TEMPLATES)
-def test_every_node_of_the_template_is_there_with_its_values(templates, number):
-    theirs, ours = json.loads((templates / f"{TEMPLATES[number][1]}.json").read_text(encoding="utf-8")), example(number)
+def test_every_node_of_the_template_is_there_with_its_values(pair):
+    theirs, ours = pair
     for id_, node in nodes(theirs).items():
         same = nodes(ours)[id_]
         assert same["type"] == node["type"]
@@ -64,18 +64,16 @@ def test_every_node_of_the_template_is_there_with_its_values(templates, number):
             assert same.get("mode") == node.get("mode")
 
 
-@pytest.mark.parametrize("number", TEMPLATES)
-def test_nothing_is_put_in_but_the_packs_nodes_and_a_second_video(templates, number):
-    theirs = json.loads((templates / f"{TEMPLATES[number][1]}.json").read_text(encoding="utf-8"))
-    new = [node["type"] for id_, node in nodes(example(number)).items() if id_ not in nodes(theirs)]
+def test_nothing_is_put_in_but_the_packs_nodes_and_a_second_video(pair):
+    theirs, ours = pair
+    new = [node["type"] for id_, node in nodes(ours).items() if id_ not in nodes(theirs)]
     beside = Counter(kind for kind in new if not kind.startswith("VDiT_"))
     assert beside <= Counter(TWO_VIDEOS)
     assert len(new) > sum(beside.values())
 
 
-@pytest.mark.parametrize("number", TEMPLATES)
-def test_links_of_the_template_stay_or_lead_through_the_new_nodes(templates, number):
-    theirs, ours = json.loads((templates / f"{TEMPLATES[number][1]}.json").read_text(encoding="utf-8")), example(number)
+def test_links_of_the_template_stay_or_lead_through_the_new_nodes(pair):
+    theirs, ours = pair
     new = set(nodes(ours)) - set(nodes(theirs))
     shift = len(graph(ours).get("inputs", ())) - len(graph(theirs).get("inputs", ()))
     kept = links(ours)
@@ -86,14 +84,13 @@ def test_links_of_the_template_stay_or_lead_through_the_new_nodes(templates, num
         # What the target gets instead comes from a new node, which the origin reaches through new nodes alone.
         (before,) = {start for start, _, goal, slot in kept if (goal, slot) == (target, name)}
         assert before in new, (origin, target, name)
+        passed = new | {id_ for id_, node in nodes(ours).items() if node["type"] == "VAEDecode"}
         reached, todo = set(), {before}
         while todo:
             one = todo.pop()
             starts = {start for start, _, goal, _ in kept if goal == one}
+            todo |= (starts & passed) - reached
             reached |= starts
-            todo |= starts & (new | {node["id"] for node in nodes(ours).values() if node["type"] == "VAEDecode"}) - {
-                one
-            }
         assert origin in reached, (origin, target, name)
 
 

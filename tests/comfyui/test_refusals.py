@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from comfyui import graphs
-from comfyui.server import PromptFailed, Result
+from comfyui.server import PromptFailed
 
 
-def told(server, prompt: dict) -> tuple[Result, str]:
-    """What a prompt that fails told until then, and its error."""
-    with server._listening() as messages:
-        result = server._queue(prompt, {})
-        for message in messages:
-            try:
-                result.take(message)
-            except PromptFailed as error:
-                return result, str(error)
-    raise AssertionError("it did not fail")
+def refused(server, prompt: dict, node: str) -> tuple[dict, str]:
+    """What is told above a node of a prompt that fails, and the error."""
+    with pytest.raises(PromptFailed) as failed:
+        server.run(prompt)
+    (report,) = (m["data"] for m in failed.value.result.messages
+                 if m["type"] == "vdit.report" and m["data"]["node"] == node)  # fmt: skip
+    return report, str(failed.value)
 
 
 def test_a_node_that_raises_says_why_above_itself(server):
@@ -26,9 +24,8 @@ def test_a_node_that_raises_says_why_above_itself(server):
                             direction="right", enlarge=1),
         "save": graphs.node("SaveImage", images=["both", 0], filename_prefix="refused"),
     }  # fmt: skip
-    result, error = told(server, prompt)
-    (report,) = (m["data"] for m in result.messages if m["type"] == "vdit.report")
-    assert (report["node"], report["level"]) == ("both", "failed")
+    report, error = refused(server, prompt, "both")
+    assert report["level"] == "failed"
     assert report["text"].startswith("There are 3 labels for 2 videos.")
     assert report["text"] in error
 
@@ -39,7 +36,6 @@ def test_finish_recording_of_another_sampler(server):
     (finish,) = (node for node in prompt.values() if node["class_type"] == "VDiT_FinishRecording")
     finish["inputs"]["latent"] = ["other", 0]
     prompt["save"] = graphs.node("SaveLatent", samples=["store", 1], filename_prefix="refused")
-    result, _ = told(server, prompt)
-    reports = [m["data"] for m in result.messages if m["type"] == "vdit.report" and m["data"]["node"] == "store"]
-    assert [report["level"] for report in reports] == ["failed"]
-    assert "no recording of this latent" in reports[0]["text"]
+    report, _ = refused(server, prompt, "store")
+    assert report["level"] == "failed"
+    assert "no recording of this latent" in report["text"]

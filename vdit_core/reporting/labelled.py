@@ -45,7 +45,7 @@ def beside(clips: Sequence[tuple[str, Tensor]], scale: int = 1, direction: Direc
         clips: labels and clips, float in [0, 1], (3, frames, height, width), all of one size. Where no clip has a
             label, no room is left for one.
         scale: how many times as large the pixels are; 1 leaves every value as it is.
-        direction: where the next clip is: "right" or "down"; "grid" fills rows of about as many as there are rows.
+        direction: where the next clip is: "right" or "down"; "grid" is about as many across as down.
 
     Returns:
         (3, frames, height, width), float32 on the CPU, both sides even, as a video's must be.

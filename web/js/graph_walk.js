@@ -39,6 +39,14 @@ export function nodesOnPath(rootGraph, executionId) {
   return path;
 }
 
+/** All nodes of a graph and of its subgraphs. */
+export function* everyNode(graph) {
+  for (const node of graph.nodes) {
+    yield node;
+    if (node.subgraph) yield* everyNode(node.subgraph);
+  }
+}
+
 // A subgraph's node calls itself virtual too: it is asked for first.
 function* sources(node, slot) {
   if (node.mode === BYPASSED) {

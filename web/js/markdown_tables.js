@@ -1,6 +1,7 @@
 // Preview as Text opens as plain text. Where it shows a table of this pack, it opens as Markdown.
 
 import { app } from "/scripts/app.js";
+import { everyNode } from "./graph_walk.js";
 
 const KIND = "PreviewAny";
 const MODE = /^preview_?mode$/i;
@@ -19,13 +20,6 @@ app.registerExtension({
     for (const node of everyNode(app.rootGraph ?? app.graph)) showMarkdown(node);
   },
 });
-
-function* everyNode(graph) {
-  for (const node of graph.nodes) {
-    yield node;
-    if (node.subgraph) yield* everyNode(node.subgraph);
-  }
-}
 
 function showMarkdown(node) {
   if (node.comfyClass !== KIND || !node.getInputNode?.(0)?.comfyClass?.startsWith("VDiT_")) return;
